@@ -1,0 +1,3 @@
+//! The coppice command.
+#![forbid(unsafe_code)]
+fn main() {}

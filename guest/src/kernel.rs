@@ -1,0 +1,556 @@
+//! The kernel: all state of one sandbox's guest OS, and the driver's two entry points.
+//!
+//! [`Kernel::next`] says what a vCPU is to do now; [`Kernel::on_exit`] takes what happened. The driver holds the
+//! kernel's lock around both and lets go of it while guest code runs or the sandbox sleeps.
+
+use crate::entropy::Entropy;
+use crate::fork::{FieldClass, ForkArgs, Reissue};
+use crate::futex::Futexes;
+use crate::mm::{Frames, Mm};
+use crate::platform::{Exit, Ns, Platform, Vcpu};
+use crate::poll::Polls;
+use crate::sched::Sched;
+use crate::signal::SigInfo;
+use crate::store::Store;
+use crate::task::{ExitStatus, FdTable, FsContext, Process, Task, Tid};
+use crate::time::Timekeeper;
+use crate::vfs::{Files, OpenFile, Vfs};
+use crate::wait::{Block, Cause, Outcome, Resume, WaitKey};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a vCPU is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Run this task: its registers are in [`Kernel::task`], its extended state is loaded already.
+    Run(Tid),
+    /// Nothing is runnable. Sleep until the deadline (if any), until one of the host descriptors is ready, or until
+    /// new work is pushed; then call [`Kernel::next`] again. With no deadline, nothing to poll and no work, the sandbox is
+    /// quiescent.
+    Idle {
+        /// `CLOCK_MONOTONIC`, ns.
+        deadline: Option<Ns>,
+        /// Host descriptors that tasks sleep on: (descriptor, wants input, wants output).
+        poll: Vec<(i32, bool, bool)>,
+        /// A task is blocked reading the work channel.
+        awaits_work: bool,
+    },
+    /// The first process ended.
+    Exited(ExitStatus),
+}
+
+/// Identity that each sandbox has of its own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Identity {
+    /// Unique on this node.
+    pub sandbox_id: String,
+    /// uname(2)'s nodename.
+    pub hostname: String,
+    /// Counts the forks between the OS seed and this sandbox; guest code sees a change of it as "I was forked".
+    pub generation: u64,
+}
+
+impl Reissue for Identity {
+    fn reissue(&mut self, args: &ForkArgs) {
+        self.sandbox_id = args.sandbox_id.clone();
+        if !args.hostname.is_empty() {
+            self.hostname = args.hostname.clone();
+        }
+        self.generation += 1;
+    }
+}
+
+/// Limits of the sandbox as a whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Anonymous memory in bytes; a process that exceeds it is killed as by Linux's out-of-memory killer.
+    pub memory: u64,
+    /// vCPUs that may run at once, 1 or more.
+    pub cpus: usize,
+    /// Guest tasks that may exist at once.
+    pub tasks: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { memory: 1 << 30, cpus: 1, tasks: 1024 }
+    }
+}
+
+impl Reissue for Limits {
+    fn reissue(&mut self, args: &ForkArgs) {
+        self.memory = args.memory_limit.unwrap_or(self.memory);
+        self.cpus = args.cpus.unwrap_or(self.cpus);
+    }
+}
+
+/// Counters for `--stats` and tests.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// System calls handled, by number.
+    pub syscalls: BTreeMap<u64, u64>,
+    /// Calls that returned ENOSYS because the table has no such entry, by number.
+    pub unknown: BTreeMap<u64, u64>,
+    /// Page faults that the kernel resolved or turned into a signal.
+    pub page_faults: u64,
+    /// Other processor exceptions.
+    pub exceptions: u64,
+    /// Processes killed at the memory limit.
+    pub oom_kills: u64,
+}
+
+impl crate::fork::Reset for Counters {
+    fn reset(&mut self, _args: &ForkArgs) {
+        *self = Counters::default();
+    }
+}
+
+/// The work channel: how a seed's runtime gets requests and gives answers (device `/dev/coppice`, descriptor 3 of a
+/// runtime). Messages are byte strings; in the guest's stream each is preceded by its length as 4 bytes, little endian.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkChannel {
+    /// Bytes that the guest has still to read.
+    pub inbox: std::collections::VecDeque<u8>,
+    /// Bytes that the guest wrote, not yet a whole message.
+    pub partial: Vec<u8>,
+    /// Whole messages for the host.
+    pub outbox: std::collections::VecDeque<Vec<u8>>,
+    /// Its object number for waiters.
+    pub object: u64,
+}
+
+impl crate::fork::Reset for WorkChannel {
+    fn reset(&mut self, _args: &ForkArgs) {
+        self.inbox.clear();
+        self.partial.clear();
+        self.outbox.clear();
+    }
+}
+
+/// Timers that are absolute on `CLOCK_MONOTONIC`, by (time, sequence).
+pub type TimerQueue = BTreeMap<(Ns, u64), crate::time::TimerAction>;
+
+crate::forkable! {
+    /// All state of one guest OS.
+    #[derive(Debug, Serialize, Deserialize)]
+    pub struct Kernel {
+        /// The machine below.
+        #[serde(skip, default = "no_platform")]
+        reissue pub platform: PlatformHandle,
+        /// Every task by thread id.
+        inherit pub tasks: BTreeMap<Tid, Task>,
+        /// Every process (thread group) by process id, zombies included.
+        inherit pub processes: BTreeMap<u32, Process>,
+        /// Next id for a task or process.
+        inherit pub next_id: u32,
+        /// Address spaces.
+        inherit pub mms: Store<Mm>,
+        /// Extents of the arena.
+        inherit pub frames: Frames,
+        /// Descriptor tables.
+        inherit pub fd_tables: Store<FdTable>,
+        /// Working directories, roots and umasks.
+        inherit pub fs_contexts: Store<FsContext>,
+        /// Open file descriptions.
+        inherit pub files: Store<OpenFile>,
+        /// Mounts, inodes, dentries.
+        inherit pub vfs: Vfs,
+        /// Pipes, eventfds, host streams.
+        inherit pub objects: Files,
+        /// Futex queues.
+        inherit pub futexes: Futexes,
+        /// Epoll sets and other waiters on objects.
+        inherit pub polls: Polls,
+        /// Who sleeps on what.
+        inherit pub waiters: BTreeMap<WaitKey, BTreeSet<Tid>>,
+        /// Last object number given out.
+        inherit pub last_object: u64,
+        /// Deadlines of sleeping tasks.
+        reset pub deadlines: Deadlines,
+        /// Run queue and vCPUs.
+        reset pub sched: Sched,
+        /// Clocks, the time page, interval timers.
+        reset pub time: Timekeeper,
+        /// Random numbers for the guest.
+        reset pub entropy: Entropy,
+        /// Counters.
+        reset pub counters: Counters,
+        /// Requests and answers.
+        reset pub work: WorkChannel,
+        /// Sandbox id and hostname.
+        reissue pub identity: Identity,
+        /// Memory, vCPUs, tasks.
+        reissue pub limits: Limits,
+        /// How the first process ended, once it has.
+        inherit pub exited: Option<ExitStatus>,
+        /// Prints system calls while set.
+        #[serde(skip)]
+        inherit pub strace: Option<crate::strace::Sink>,
+    }
+}
+
+/// A handle on the platform; the child of a fork keeps it, because the driver re-creates the machine below it.
+#[derive(Clone, Debug)]
+pub struct PlatformHandle(pub Arc<dyn Platform>);
+
+impl std::ops::Deref for PlatformHandle {
+    type Target = dyn Platform;
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl Reissue for PlatformHandle {
+    fn reissue(&mut self, _args: &ForkArgs) {}
+}
+
+fn no_platform() -> PlatformHandle {
+    PlatformHandle(Arc::new(crate::platform::fake::FakePlatform::new(0)))
+}
+
+/// Deadlines of sleeping tasks in order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Deadlines(pub BTreeSet<(Ns, Tid)>);
+
+impl crate::fork::Reset for Deadlines {
+    /// The kernel rebuilds the set from the tasks' blocks after it has moved the relative ones.
+    fn reset(&mut self, _args: &ForkArgs) {
+        self.0.clear();
+    }
+}
+
+impl Kernel {
+    /// A booted guest OS without processes: the state of an OS seed.
+    pub fn new(platform: Arc<dyn Platform>, limits: Limits) -> Result<Self, crate::errno::Errno> {
+        let platform = PlatformHandle(platform);
+        let mut kernel = Kernel {
+            tasks: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            next_id: 1,
+            mms: Store::default(),
+            frames: Frames::new(platform.arena_len()),
+            fd_tables: Store::default(),
+            fs_contexts: Store::default(),
+            files: Store::default(),
+            vfs: Vfs::new(),
+            objects: Files::default(),
+            futexes: Futexes::default(),
+            polls: Polls::default(),
+            waiters: BTreeMap::new(),
+            last_object: 0,
+            deadlines: Deadlines::default(),
+            sched: Sched::default(),
+            time: Timekeeper::default(),
+            entropy: Entropy::default(),
+            counters: Counters::default(),
+            work: WorkChannel::default(),
+            identity: Identity { sandbox_id: String::new(), hostname: "coppice".into(), generation: 0 },
+            limits,
+            exited: None,
+            strace: None,
+            platform,
+        };
+        kernel.work.object = kernel.new_object();
+        let mut seed = [0; 32];
+        kernel.platform.entropy(&mut seed);
+        kernel.entropy.reseed(&seed);
+        kernel.init_time()?;
+        kernel.init_vfs();
+        Ok(kernel)
+    }
+
+    /// Brings inherited state up to date in the child of a fork: applies each field's declaration, moves relative
+    /// deadlines by the time the seed was paused, and wakes what was declared reset.
+    pub fn after_fork(&mut self, args: &ForkArgs) {
+        let object = self.work.object;
+        self.apply_fork(args);
+        self.work.object = object;
+        let pause = args.now.saturating_sub(args.paused_at);
+        let mut runnable = Vec::new();
+        for (tid, task) in &mut self.tasks {
+            match &mut task.state {
+                crate::task::TaskState::Blocked(block) => {
+                    if let Some(deadline) = &mut block.deadline {
+                        if block.relative {
+                            *deadline = deadline.saturating_add(pause);
+                        }
+                        self.deadlines.0.insert((*deadline, *tid));
+                    }
+                }
+                crate::task::TaskState::Runnable => runnable.push(*tid),
+                _ => {}
+            }
+        }
+        for tid in runnable {
+            self.sched.push(tid);
+        }
+        self.time_after_fork(pause);
+        self.vfs_after_fork(args);
+    }
+
+    /// Every field's declared behaviour at a fork.
+    pub fn inheritance_table() -> Vec<FieldClass> {
+        let mut all = Vec::new();
+        all.extend_from_slice(Kernel::FORK_CLASSES);
+        all.extend_from_slice(Task::FORK_CLASSES);
+        all.extend_from_slice(Process::FORK_CLASSES);
+        all
+    }
+
+    /// The task, if it exists.
+    pub fn task(&self, tid: Tid) -> Option<&Task> {
+        self.tasks.get(&tid)
+    }
+
+    /// The task, if it exists.
+    pub fn task_mut(&mut self, tid: Tid) -> Option<&mut Task> {
+        self.tasks.get_mut(&tid)
+    }
+
+    /// The process of a task.
+    pub fn process_of(&self, tid: Tid) -> Option<&Process> {
+        self.processes.get(&self.tasks.get(&tid)?.pid)
+    }
+
+    /// The process of a task.
+    pub fn process_of_mut(&mut self, tid: Tid) -> Option<&mut Process> {
+        self.processes.get_mut(&self.tasks.get(&tid)?.pid)
+    }
+
+    /// A new object number for [`WaitKey::Object`].
+    pub fn new_object(&mut self) -> u64 {
+        self.last_object += 1;
+        self.last_object
+    }
+
+    /// Wakes every task that sleeps on `key`; they run their handlers again.
+    pub fn wake(&mut self, key: WaitKey) {
+        if let WaitKey::Object(object) = key {
+            self.object_changed(object);
+        }
+        if let Some(tids) = self.waiters.get(&key) {
+            for tid in tids.clone() {
+                self.unblock(tid, Cause::Woken);
+            }
+        }
+    }
+
+    /// Ends a task's sleep for `cause`. Nothing happens when it does not sleep.
+    pub fn unblock(&mut self, tid: Tid, cause: Cause) {
+        let Some(block) = self.take_block(tid) else { return };
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            task.resume = Some(Resume { cause, deadline: block.deadline, memo: block.memo });
+        }
+        self.sched.push(tid);
+    }
+
+    /// Removes a sleeping task from all queues and marks it runnable without putting it on the run queue.
+    pub fn take_block(&mut self, tid: Tid) -> Option<Block> {
+        let task = self.tasks.get_mut(&tid)?;
+        let crate::task::TaskState::Blocked(block) = &task.state else { return None };
+        let block = block.clone();
+        task.state = crate::task::TaskState::Runnable;
+        for key in &block.on {
+            if let Some(set) = self.waiters.get_mut(key) {
+                set.remove(&tid);
+                if set.is_empty() {
+                    self.waiters.remove(key);
+                }
+            }
+        }
+        if let Some(deadline) = block.deadline {
+            self.deadlines.0.remove(&(deadline, tid));
+        }
+        Some(block)
+    }
+
+    fn put_to_sleep(&mut self, tid: Tid, block: Block) {
+        for key in &block.on {
+            self.waiters.entry(*key).or_default().insert(tid);
+        }
+        if let Some(deadline) = block.deadline {
+            self.deadlines.0.insert((deadline, tid));
+        }
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            task.state = crate::task::TaskState::Blocked(block);
+        }
+    }
+
+    /// Hands a message to whoever reads the work channel.
+    pub fn push_work(&mut self, message: &[u8]) {
+        let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        self.work.inbox.extend(len.to_le_bytes());
+        self.work.inbox.extend(message);
+        let object = self.work.object;
+        self.wake(WaitKey::Object(object));
+    }
+
+    /// The oldest message that the guest wrote to the work channel.
+    pub fn take_answer(&mut self) -> Option<Vec<u8>> {
+        self.work.outbox.pop_front()
+    }
+
+    /// Tells the kernel that a host descriptor it asked to poll is ready.
+    pub fn host_ready(&mut self, fd: i32) {
+        for object in self.host_objects(fd) {
+            self.wake(WaitKey::Object(object));
+        }
+    }
+
+    /// Fires what is due at `now`: deadlines of sleeping tasks and timers.
+    pub fn run_timers(&mut self, now: Ns) {
+        while let Some((deadline, tid)) = self.deadlines.0.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.0.remove(&(deadline, tid));
+            self.unblock(tid, Cause::TimedOut);
+        }
+        self.fire_timers(now);
+    }
+
+    /// The earliest time at which [`Kernel::run_timers`] has something to do.
+    pub fn next_deadline(&self) -> Option<Ns> {
+        let tasks = self.deadlines.0.first().map(|(t, _)| *t);
+        let timers = self.next_timer();
+        match (tasks, timers) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Says what this vCPU is to do now. Loads the chosen task's extended state.
+    pub fn next(&mut self, vcpu: &mut dyn Vcpu) -> Next {
+        let now = self.platform.monotonic();
+        self.run_timers(now);
+        self.refresh_time(now);
+        loop {
+            if let Some(status) = &self.exited {
+                return Next::Exited(*status);
+            }
+            let Some(tid) = self.sched.pick(vcpu.index(), &self.tasks) else {
+                return Next::Idle {
+                    deadline: self.next_deadline(),
+                    poll: self.host_polls(),
+                    awaits_work: self.waiters.contains_key(&WaitKey::Object(self.work.object)),
+                };
+            };
+            self.bind(vcpu, tid);
+            if self.task(tid).is_some_and(|t| t.resume.is_some() && t.syscall.is_some()) {
+                self.run_syscall(vcpu, tid);
+            }
+            if self.return_to_user(vcpu, tid) {
+                return Next::Run(tid);
+            }
+        }
+    }
+
+    /// Makes `vcpu` hold the extended state of `tid`, saving whoever's it held.
+    fn bind(&mut self, vcpu: &mut dyn Vcpu, tid: Tid) {
+        let index = vcpu.index();
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            task.state = crate::task::TaskState::Running(index);
+        }
+        let owner = self.sched.fpu_owner(index);
+        if owner == Some(tid) {
+            return;
+        }
+        self.save_fpu(vcpu);
+        let loaded = match self.tasks.get_mut(&tid).and_then(|t| t.xstate.take()) {
+            Some(image) => vcpu.load_xstate(&image).is_ok(),
+            None => false,
+        };
+        if !loaded {
+            vcpu.reset_xstate();
+        }
+        self.sched.set_fpu_owner(index, Some(tid));
+    }
+
+    /// Saves the extended state that the vCPU holds into its task, so that the task can run elsewhere (on another vCPU, or in the child
+    /// of a fork).
+    pub fn save_fpu(&mut self, vcpu: &mut dyn Vcpu) {
+        if let Some(old) = self.sched.fpu_owner(vcpu.index()) {
+            if let Some(task) = self.tasks.get_mut(&old) {
+                task.xstate = Some(vcpu.save_xstate());
+            }
+            self.sched.set_fpu_owner(vcpu.index(), None);
+        }
+    }
+
+    /// Takes what happened on a vCPU that ran `tid`. The driver has stored the task's registers.
+    pub fn on_exit(&mut self, vcpu: &mut dyn Vcpu, tid: Tid, exit: Exit) {
+        if !self.tasks.contains_key(&tid) {
+            self.sched.set_fpu_owner(vcpu.index(), None);
+            return;
+        }
+        match exit {
+            Exit::Syscall => {
+                self.enter_syscall(tid);
+                self.run_syscall(vcpu, tid);
+            }
+            Exit::Exception { vector, error, cr2 } => self.exception(tid, vector, error, cr2),
+            Exit::Illegal => self.force_signal(tid, SigInfo::segv_general()),
+            Exit::BadMemory => self.force_signal(tid, SigInfo::bus_unknown()),
+            Exit::Preempted => {}
+        }
+        self.after_exit(vcpu, tid, matches!(exit, Exit::Preempted));
+    }
+
+    /// Requeues a task that is still runnable, and lets go of its extended state where another vCPU may want it.
+    fn after_exit(&mut self, vcpu: &mut dyn Vcpu, tid: Tid, preempted: bool) {
+        let Some(task) = self.tasks.get_mut(&tid) else {
+            self.sched.set_fpu_owner(vcpu.index(), None);
+            return;
+        };
+        if matches!(task.state, crate::task::TaskState::Running(_)) {
+            task.state = crate::task::TaskState::Runnable;
+            if preempted {
+                self.sched.push(tid);
+            } else {
+                self.sched.push_front(tid, vcpu.index());
+            }
+        }
+        if self.sched.online() > 1 && self.sched.pick_would_move(tid, vcpu.index()) {
+            self.save_fpu(vcpu);
+        }
+    }
+
+    /// Records the call that `syscall` asked for.
+    fn enter_syscall(&mut self, tid: Tid) {
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            let r = &task.regs;
+            task.syscall =
+                Some(crate::task::Call { number: r.rax, args: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] });
+            task.resume = None;
+            let number = r.rax;
+            *self.counters.syscalls.entry(number).or_default() += 1;
+        }
+    }
+
+    /// Calls the handler of the task's current system call and acts on its outcome.
+    fn run_syscall(&mut self, vcpu: &mut dyn Vcpu, tid: Tid) {
+        let Some(call) = self.task(tid).and_then(|t| t.syscall.clone()) else { return };
+        let result = crate::syscall::dispatch(self, vcpu, tid, &call);
+        if let Ok(Outcome::Block(block)) = result {
+            if let Some(task) = self.tasks.get_mut(&tid) {
+                task.resume = None;
+            }
+            // A signal that is already pending interrupts the sleep before it begins.
+            self.put_to_sleep(tid, block);
+            if self.has_deliverable_signal(tid) {
+                self.interrupt(tid);
+            }
+            return;
+        }
+        self.trace_call(tid, &call, &result);
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.syscall = None;
+        task.resume = None;
+        match result {
+            Ok(Outcome::Return(value)) => task.regs.rax = value,
+            Err(errno) => task.regs.rax = errno.to_rax(),
+            Ok(Outcome::Done | Outcome::Block(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The system-call table and its dispatch.
+//!
+//! One table entry per call: number, name, decoded arguments, support level, handler. Each family's file exports its
+//! part as `TABLE`. Handlers parse and check arguments (checked conversions only); the meaning lives in the subsystems.
+//! docs/COMPATIBILITY.md is generated from the table.
+
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::num::{u64_of, us};
+use crate::platform::Vcpu;
+use crate::task::{Call, Tid};
+use crate::wait::{Outcome, SysResult};
+use std::sync::OnceLock;
+
+pub mod fd;
+pub mod file;
+pub mod futex;
+pub mod info;
+pub mod memory;
+pub mod poll;
+pub mod process;
+pub mod signal;
+pub mod time;
+
+/// A handler. It may return `Outcome::Block` and is then called again with the same arguments.
+pub type Handler = fn(&mut Context<'_>, &[u64; 6]) -> SysResult;
+
+/// What a handler works on.
+pub struct Context<'a> {
+    /// The kernel.
+    pub k: &'a mut Kernel,
+    /// The vCPU that holds the caller's extended state.
+    pub vcpu: &'a mut dyn Vcpu,
+    /// The caller.
+    pub tid: Tid,
+}
+
+/// How well a call is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// As on Linux.
+    Full,
+    /// As on Linux except as noted.
+    Partial(&'static str),
+    /// Always fails with this error, for the noted reason.
+    Refused(Errno, &'static str),
+}
+
+/// How an argument is printed by `--strace` (and how a test generator fills it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// Signed 32-bit number.
+    Int,
+    /// Unsigned number.
+    Uint,
+    /// Number in hexadecimal, or flags.
+    Hex,
+    /// Number in octal (modes).
+    Octal,
+    /// Pointer to a structure.
+    Ptr,
+    /// Descriptor.
+    Fd,
+    /// Descriptor or AT_FDCWD.
+    DirFd,
+    /// NUL-terminated path, read by the call.
+    Path,
+    /// Buffer read by the call; its length is the argument of that index.
+    In(usize),
+    /// Buffer filled by the call; how much is the result.
+    Out,
+    /// Signal number.
+    Signal,
+    /// One of a set of constants or an or of them, by name.
+    Flags(&'static [(&'static str, u64)]),
+}
+
+/// One line of the table.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Number in rax.
+    pub number: u32,
+    /// Name as in syscalls(2).
+    pub name: &'static str,
+    /// Arguments.
+    pub args: &'static [Arg],
+    /// Support level.
+    pub support: Support,
+    /// Handler.
+    pub handler: Handler,
+}
+
+impl Entry {
+    /// A fully supported call.
+    pub const fn full(number: u32, name: &'static str, args: &'static [Arg], handler: Handler) -> Self {
+        Entry { number, name, args, support: Support::Full, handler }
+    }
+
+    /// A partly supported call.
+    pub const fn partial(
+        number: u32,
+        name: &'static str,
+        args: &'static [Arg],
+        note: &'static str,
+        handler: Handler,
+    ) -> Self {
+        Entry { number, name, args, support: Support::Partial(note), handler }
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({})", self.name, self.number)
+    }
+}
+
+const FAMILIES: &[&[Entry]] = &[
+    fd::TABLE,
+    file::TABLE,
+    futex::TABLE,
+    info::TABLE,
+    memory::TABLE,
+    poll::TABLE,
+    process::TABLE,
+    signal::TABLE,
+    time::TABLE,
+];
+
+/// All entries in the order of their numbers.
+pub fn table() -> &'static [Entry] {
+    static TABLE: OnceLock<Vec<Entry>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut all: Vec<Entry> = FAMILIES.iter().flat_map(|f| f.iter().copied()).collect();
+        all.sort_by_key(|e| e.number);
+        all
+    })
+}
+
+/// The entry for a number.
+pub fn entry(number: u64) -> Option<&'static Entry> {
+    static INDEX: OnceLock<Vec<Option<&'static Entry>>> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let last = table().last().map_or(0, |e| us(u64::from(e.number)));
+        let mut index = vec![None; last + 1];
+        for e in table() {
+            if let Some(slot) = index.get_mut(us(u64::from(e.number))) {
+                *slot = Some(e);
+            }
+        }
+        index
+    });
+    if number >= u64_of(index.len()) { None } else { index.get(us(number)).copied().flatten() }
+}
+
+/// Runs the handler of a call.
+pub fn dispatch(k: &mut Kernel, vcpu: &mut dyn Vcpu, tid: Tid, call: &Call) -> SysResult {
+    let Some(entry) = entry(call.number) else {
+        *k.counters.unknown.entry(call.number).or_default() += 1;
+        return Err(Errno::ENOSYS);
+    };
+    (entry.handler)(&mut Context { k, vcpu, tid }, &call.args)
+}
+
+/// Shorthand for handlers that return a number.
+pub fn ret(value: u64) -> SysResult {
+    Ok(Outcome::Return(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_is_listed_twice() {
+        for pair in table().windows(2) {
+            assert!(pair[0].number < pair[1].number, "{:?} and {:?}", pair[0], pair[1]);
+        }
+    }
+}

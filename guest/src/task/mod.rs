@@ -1,0 +1,202 @@
+//! Tasks (threads) and processes (thread groups): what each is made of.
+//!
+//! Lifecycle lives in the siblings: `clone` (birth), `exit` (death, wait). A task refers to its address space,
+//! descriptor table and file-system context by id, so that clone(2)'s sharing is a shared number.
+
+use crate::forkable;
+use crate::platform::{Regs, Va};
+use crate::signal::{AltStack, SigAction, SigQueue};
+use crate::wait::{Block, Resume, WaitKey};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub mod clone;
+pub mod exit;
+
+/// A thread id; the first thread's id is its process id.
+pub type Tid = u32;
+
+/// The system call that a task is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// rax at entry.
+    pub number: u64,
+    /// rdi, rsi, rdx, r10, r8, r9 at entry.
+    pub args: [u64; 6],
+}
+
+/// Where a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    /// On the run queue.
+    Runnable,
+    /// In user mode (or being handled) on this vCPU.
+    Running(usize),
+    /// Asleep in a system call.
+    Blocked(Block),
+    /// Stopped by a signal.
+    Stopped,
+}
+
+/// How a process ended, as wait(2) encodes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// exit(2) with this code, 0..=255.
+    Code(u8),
+    /// Killed by this signal.
+    Signal(u8),
+}
+
+/// rseq(2) registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rseq {
+    /// Address of `struct rseq`; 0 when not registered.
+    pub addr: Va,
+    /// Its length in bytes.
+    pub len: u32,
+    /// The signature before each abort handler.
+    pub signature: u32,
+}
+
+forkable! {
+    /// One thread.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    pub struct Task {
+        /// Thread id.
+        inherit pub tid: Tid,
+        /// Process (thread group) id.
+        inherit pub pid: u32,
+        /// General registers while not in user mode.
+        inherit pub regs: Regs,
+        /// Extended state while no vCPU holds it; `None` is the initial state (or: a vCPU holds it).
+        inherit pub xstate: Option<Vec<u8>>,
+        /// Where it is.
+        inherit pub state: TaskState,
+        /// The call it is in.
+        inherit pub syscall: Option<Call>,
+        /// Set when its blocked call is to be tried again.
+        inherit pub resume: Option<Resume>,
+        /// Address space (a key of `Kernel::mms`).
+        inherit pub mm: u64,
+        /// Descriptor table (a key of `Kernel::fd_tables`).
+        inherit pub files: u64,
+        /// Working directory and umask (a key of `Kernel::fs_contexts`).
+        inherit pub fs: u64,
+        /// Blocked signals, bit n-1 for signal n.
+        inherit pub sigmask: u64,
+        /// Mask to restore when the current call (sigsuspend, ppoll, ...) ends.
+        inherit pub saved_sigmask: Option<u64>,
+        /// Signals directed at this thread.
+        inherit pub pending: SigQueue,
+        /// sigaltstack(2).
+        inherit pub altstack: AltStack,
+        /// set_tid_address(2); 0 for none.
+        inherit pub clear_child_tid: Va,
+        /// set_robust_list(2): head address; 0 for none.
+        inherit pub robust_list: Va,
+        /// rseq(2).
+        inherit pub rseq: Rseq,
+        /// PR_SET_NAME, NUL-padded.
+        inherit pub name: [u8; 16],
+        /// User-mode time on a vCPU, ns (an estimate from entry to exit).
+        inherit pub cpu_ns: u64,
+        /// The process is to die: leave at the next return to user mode.
+        inherit pub exiting: bool,
+    }
+}
+
+forkable! {
+    /// One process.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    pub struct Process {
+        /// Process id.
+        inherit pub pid: u32,
+        /// Parent's process id; 0 for the first process.
+        inherit pub parent: u32,
+        /// Process group.
+        inherit pub pgid: u32,
+        /// Session.
+        inherit pub sid: u32,
+        /// Living threads.
+        inherit pub threads: BTreeSet<Tid>,
+        /// Signal dispositions, index n-1 for signal n.
+        inherit pub actions: Vec<SigAction>,
+        /// Signals directed at the process.
+        inherit pub pending: SigQueue,
+        /// How it ended, while it waits to be reaped.
+        inherit pub zombie: Option<ExitStatus>,
+        /// Status that a group exit in progress will end with.
+        inherit pub group_exit: Option<ExitStatus>,
+        /// Signal sent to the parent at death (SIGCHLD).
+        inherit pub exit_signal: u32,
+        /// Resource limits by RLIMIT_ number: (soft, hard).
+        inherit pub rlimits: BTreeMap<u32, (u64, u64)>,
+        /// Credentials.
+        inherit pub creds: Creds,
+        /// Absolute path of the program.
+        inherit pub exe: Vec<u8>,
+        /// argv as execve got it, NUL-separated.
+        inherit pub cmdline: Vec<u8>,
+        /// Environment as execve got it, NUL-separated.
+        inherit pub environ: Vec<u8>,
+        /// The final auxiliary vector as bytes, for /proc/self/auxv.
+        inherit pub auxv: Vec<u8>,
+        /// `CLOCK_MONOTONIC` at birth, ns.
+        inherit pub started: u64,
+        /// PR_SET_DUMPABLE.
+        inherit pub dumpable: u32,
+        /// PR_SET_NO_NEW_PRIVS.
+        inherit pub no_new_privs: bool,
+    }
+}
+
+/// User and group ids. The guest's root is a user like any other: it owns the sandbox and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // credentials(7)
+pub struct Creds {
+    pub uid: u32,
+    pub euid: u32,
+    pub suid: u32,
+    pub fsuid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub sgid: u32,
+    pub fsgid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// One descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fd {
+    /// The open file description (a key of `Kernel::files`).
+    pub file: u64,
+    /// FD_CLOEXEC.
+    pub cloexec: bool,
+}
+
+/// A descriptor table, shared by tasks cloned with CLONE_FILES.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FdTable {
+    /// Open descriptors by number.
+    pub fds: BTreeMap<u32, Fd>,
+    /// Tasks that share it.
+    pub refs: u32,
+}
+
+/// Root, working directory and umask, shared by tasks cloned with CLONE_FS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FsContext {
+    /// Inode of the root directory.
+    pub root: crate::vfs::InodeId,
+    /// Inode of the working directory.
+    pub cwd: crate::vfs::InodeId,
+    /// umask(2).
+    pub umask: u32,
+    /// Tasks that share it.
+    pub refs: u32,
+}
+
+/// The waiters' key for children of a process.
+pub fn child_key(pid: u32) -> WaitKey {
+    WaitKey::Child(pid)
+}

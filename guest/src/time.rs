@@ -1,0 +1,76 @@
+//! Clocks, the time page that the vDSO reads, interval and POSIX timers.
+
+use crate::errno::Errno;
+use crate::fork::{ForkArgs, Reset};
+use crate::kernel::Kernel;
+use crate::platform::{Gpa, Ns};
+use serde::{Deserialize, Serialize};
+
+/// What to do when a timer fires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimerAction {
+    /// ITIMER_REAL of a process.
+    IntervalReal(u32),
+}
+
+/// The page that the vDSO reads, at `vDSO image - PAGE_SIZE`, all little endian. A reader takes `sequence` (retry while odd), the rest,
+/// and `sequence` again. `time = base + ((tsc - tsc_base) * mult) >> shift` in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(C)]
+pub struct TimePage {
+    /// Offset 0: odd while the page is being written.
+    pub sequence: u32,
+    /// Offset 4: 1 when the counter may be used, 0 when the vDSO must make the system call.
+    pub mode: u32,
+    /// Offset 8: counter value at the base.
+    pub tsc_base: u64,
+    /// Offset 16: multiplier.
+    pub mult: u32,
+    /// Offset 20: shift.
+    pub shift: u32,
+    /// Offset 24: CLOCK_MONOTONIC at the base, ns.
+    pub monotonic_base: u64,
+    /// Offset 32: CLOCK_REALTIME at the base, ns.
+    pub realtime_base: u64,
+    /// Offset 40: 1 when rdtscp's ecx is the vCPU number, 0 when getcpu must make the system call.
+    pub cpu_from_tsc_aux: u32,
+    /// Offset 44: unused.
+    pub reserved: u32,
+}
+
+/// The clocks' state.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Timekeeper {
+    /// Guest-physical address of the time page; the vDSO image follows it. 0 when there is no vDSO.
+    pub page: Gpa,
+    /// What the page says now.
+    pub current: TimePage,
+    /// Pending timers.
+    pub timers: crate::kernel::TimerQueue,
+}
+
+impl Reset for Timekeeper {
+    /// The kernel re-anchors the page and moves relative timers in `time_after_fork`; the queue itself is kept.
+    fn reset(&mut self, _args: &ForkArgs) {}
+}
+
+impl Kernel {
+    /// Allocates the time page and the vDSO's pages and writes both.
+    pub fn init_time(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Anchors the time page at `now` again when it is old enough that drift could show.
+    pub fn refresh_time(&mut self, _now: Ns) {}
+
+    /// Re-anchors the time page and moves relative timers by the pause.
+    pub fn time_after_fork(&mut self, _pause: Ns) {}
+
+    /// Fires due timers.
+    pub fn fire_timers(&mut self, _now: Ns) {}
+
+    /// When the next timer fires.
+    pub fn next_timer(&self) -> Option<Ns> {
+        self.time.timers.first_key_value().map(|((t, _), _)| *t)
+    }
+}

@@ -1,0 +1,109 @@
+//! Files: open file descriptions, inodes, the overlay of a read-only host directory under an in-memory layer, proc,
+//! sys, dev, and the anonymous kinds (pipes, eventfds, epoll sets, host streams, the work channel).
+
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+
+/// An inode's number in the guest's inode table.
+pub type InodeId = u64;
+
+pub mod file;
+pub mod tree;
+
+pub use file::Files;
+pub use tree::Vfs;
+
+/// What stat(2) reports, in its own terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // inode(7)
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    pub size: u64,
+    pub blksize: u64,
+    pub blocks: u64,
+    /// Seconds and nanoseconds.
+    pub atime: (i64, u32),
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Seconds and nanoseconds.
+    pub ctime: (i64, u32),
+}
+
+/// What an open file description stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A regular file, directory, symlink (O_PATH) or generated file of the tree.
+    Inode(InodeId),
+    /// A character device.
+    Device(Device, InodeId),
+    /// One end of a pipe (a key of `Files::pipes`).
+    Pipe {
+        /// Which.
+        pipe: u64,
+        /// The write end.
+        write: bool,
+    },
+    /// An eventfd (a key of `Files::eventfds`).
+    EventFd(u64),
+    /// An epoll set (a key of `Polls::sets`).
+    Epoll(u64),
+    /// A host descriptor: the sandbox's stdin, stdout, stderr (a key of `Files::streams`).
+    HostStream(u64),
+    /// The work channel.
+    Work,
+}
+
+/// Character devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // null(4), full(4), random(4), tty(4)
+pub enum Device {
+    Null,
+    Zero,
+    Full,
+    Random,
+    Urandom,
+    Tty,
+}
+
+/// An open file description.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OpenFile {
+    /// What it stands for.
+    pub kind: FileKind,
+    /// O_ flags: access mode and status flags.
+    pub flags: u32,
+    /// File offset; the host's is never used.
+    pub pos: u64,
+    /// Descriptors and mappings that refer to it.
+    pub refs: u32,
+}
+
+/// Host descriptors for a first process.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Descriptor 0; `None` is /dev/null.
+    pub stdin: Option<OwnedFd>,
+    /// Descriptor 1.
+    pub stdout: Option<OwnedFd>,
+    /// Descriptor 2.
+    pub stderr: Option<OwnedFd>,
+    /// Open the work channel as descriptor 3.
+    pub work: bool,
+}
+
+/// What a file can be mapped from.
+#[derive(Debug)]
+pub enum MapSource {
+    /// A file on the host: its descriptor (a duplicate is cheap: an Arc) and its size in bytes now.
+    Host(std::sync::Arc<OwnedFd>, u64),
+    /// Pages of the arena, held by an inode: see `Kernel::inode_page`.
+    Pages(InodeId, u64),
+    /// Zero-filled private memory (/dev/zero).
+    Zero,
+}
