@@ -1,3 +1,49 @@
-//! The coppice command.
+//! The `coppice` command: one file per subcommand under [`commands`].
 #![forbid(unsafe_code)]
-fn main() {}
+
+use clap::Parser;
+use std::process::ExitCode;
+
+mod commands;
+mod peers;
+mod report;
+mod signals;
+mod size;
+
+/// Exit status for an error of coppice's own, as env(1) and docker(1) use it.
+const EXIT_OWN_ERROR: u8 = 125;
+
+/// Cold starts without the wait: functions forked from paused KVM sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "coppice", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    // A sandbox process is this same binary in another role.
+    seedtree::sandbox::run_if_asked();
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("COPPICE_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match cli.command.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let mut line = error.to_string();
+            for cause in error.chain().skip(1) {
+                let cause = cause.to_string();
+                if !line.contains(&cause) {
+                    line.push_str(": ");
+                    line.push_str(&cause);
+                }
+            }
+            eprintln!("coppice: {line}");
+            ExitCode::from(EXIT_OWN_ERROR)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `coppice invoke`: one request through a fresh seed tree.
+
+use anyhow::{Context, bail};
+use seedtree::runtime::{Function, MAX_PAYLOAD, Reply};
+use seedtree::tree::{Config, Tree, TreeError};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coppice invoke app.py:handler --event '{\"name\": \"world\"}'\n  \
+    echo '{}' | coppice invoke app.py:handler --event -\n\n\
+    The answer is printed on stdout as JSON; what the handler prints goes to stderr. The status is 0 when the handler\n\
+    returned, 1 when it failed (its error is on stderr), 125 for an error of coppice's own.")]
+pub struct Args {
+    /// The handler: FILE.py:FUNCTION, called as FUNCTION(event, context)
+    handler: String,
+    /// The event: JSON text, @FILE, or - for stdin
+    #[arg(long, default_value = "{}", value_name = "JSON|@FILE|-")]
+    event: String,
+    /// Time for one request, seconds
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    timeout: f64,
+    /// Memory limit of the function, such as 256m
+    #[arg(long, default_value = "512m", value_name = "SIZE", value_parser = crate::size::parse)]
+    memory: u64,
+    /// vCPUs that an instance may use at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cpus: u16,
+    /// Environment variable of the function
+    #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Root directory of the guest; the handler's file must lie below it at the same path
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    rootfs: PathBuf,
+    /// Run the handler once with this event in the seed before the request is served
+    #[arg(long, value_name = "JSON")]
+    warm: Option<String>,
+    /// How many times to send the event, each to an instance of its own
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    repeat: u32,
+    /// Spares to keep ready
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    spares: usize,
+    /// Print one line of JSON with the answer and the phases
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serves the request.
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let mut function = Function::parse(&args.handler)?;
+    if !(0.001..=900.0).contains(&args.timeout) {
+        bail!("--timeout {}: it must lie between 0.001 and 900 seconds", args.timeout);
+    }
+    function.timeout_ms = std::time::Duration::from_secs_f64(args.timeout).as_millis().try_into()?;
+    function.memory = args.memory;
+    function.cpus = usize::from(args.cpus);
+    let event = read_event(&args.event)?;
+    Tree::check_event(&event)?;
+    let mut env = Vec::new();
+    for item in &args.env {
+        let (name, value) = item.split_once('=').with_context(|| format!("--env {item}: write NAME=VALUE"))?;
+        env.push((name.to_owned(), value.to_owned()));
+    }
+    let config = Config {
+        exe: std::env::current_exe()?,
+        rootfs: args.rootfs.clone(),
+        log: std::io::stderr().as_fd().try_clone_to_owned()?,
+        env,
+        prefill: args.repeat > 1 || args.spares > 0,
+    };
+    let mut tree = Tree::plant(config)?;
+    tree.grow_language(function.runtime)?;
+    match tree.grow_function(&function, args.warm.as_deref().map(str::as_bytes)) {
+        Err(TreeError::Import(error)) => {
+            return Ok(function_error(&error, args.json, None));
+        }
+        other => other?,
+    }
+    if args.repeat > 1 || args.spares > 0 {
+        tree.train(&event)?;
+    }
+    let mut status = 0;
+    for _ in 0..args.repeat {
+        tree.fill_spares(args.spares, false)?;
+        let served = tree.invoke(&function, &event)?;
+        let phases = json!({
+            "total_us": served.total / 1000, "clone_us": served.phases.clone / 1000, "vm_us": served.phases.vm / 1000,
+            "prefill_us": served.phases.prefill / 1000, "run_us": served.phases.run / 1000,
+            "level": served.level, "spare": served.spare,
+        });
+        match served.reply {
+            Reply::Result(result) => {
+                if args.json {
+                    let result: Value = serde_json::from_slice(&result).context("the answer is not JSON")?;
+                    println!("{}", json!({"ok": true, "result": result, "phases": phases}));
+                } else {
+                    println!("{}", String::from_utf8_lossy(&result));
+                }
+            }
+            Reply::Error(error) => status = function_error(&error, args.json, Some(phases)),
+            Reply::Imported | Reply::Malformed => bail!("the runtime answered out of protocol"),
+        }
+    }
+    Ok(status)
+}
+
+/// Prints the function's own error; its status is 1.
+fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> u8 {
+    let value: Value = serde_json::from_slice(error)
+        .unwrap_or_else(|_| json!({"errorType": "Runtime.Malformed", "errorMessage": String::from_utf8_lossy(error)}));
+    if as_json {
+        println!("{}", json!({"ok": false, "error": value, "phases": phases}));
+        return 1;
+    }
+    for line in value["stackTrace"].as_array().into_iter().flatten() {
+        eprint!("{}", line.as_str().unwrap_or_default());
+    }
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    eprintln!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));
+    1
+}
+
+/// Reads the event, and no more of it than the limit and a byte.
+fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
+    let limit = MAX_PAYLOAD as u64 + 1;
+    let mut event = Vec::new();
+    if arg == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut event).context("cannot read the event from stdin")?;
+    } else if let Some(file) = arg.strip_prefix('@') {
+        let open = std::fs::File::open(file).with_context(|| format!("cannot read the event file {file}"))?;
+        let length = open.metadata().map(|m| m.len()).unwrap_or(0);
+        if length > MAX_PAYLOAD as u64 {
+            return Err(TreeError::EventTooLong(usize::try_from(length).unwrap_or(usize::MAX)).into());
+        }
+        open.take(limit).read_to_end(&mut event).with_context(|| format!("cannot read the event file {file}"))?;
+    } else {
+        event = arg.as_bytes().to_vec();
+    }
+    Ok(event)
+}

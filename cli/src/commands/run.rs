@@ -1,0 +1,203 @@
+//! `coppice run`: one program in a sandbox, no seeds. This process becomes the sandbox.
+
+use crate::signals::Inbox;
+use anyhow::{Context, anyhow, bail};
+use guest::errno::Errno;
+use guest::exec::Spawn;
+use guest::kernel::{Kernel, Limits};
+use guest::signal::SigInfo;
+use guest::task::ExitStatus;
+use guest::vfs::Stdio;
+use serde_json::json;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use vmm::sandbox::{Config, RunOptions, Sandbox, Stop};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coppice run -- python3 -c 'print(1)'\n  coppice run --strace -- /bin/true\n\n\
+    The status is the program's own, 128 + N when signal N killed it, 127 when it is not found, 126 when it\n\
+    cannot be executed, 125 for an error of coppice's own.")]
+pub struct Args {
+    /// Root directory of the guest; it is never written to
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    rootfs: PathBuf,
+    /// Memory limit, such as 512m or 2g
+    #[arg(long, value_name = "SIZE", default_value = "2g", value_parser = crate::size::parse)]
+    memory: u64,
+    /// vCPUs that may run at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cpus: u16,
+    /// Environment variable for the program; without =VALUE it is taken from this one's environment
+    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Working directory in the guest
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    workdir: PathBuf,
+    /// Print every system call with its arguments and result on stderr
+    #[arg(long)]
+    strace: bool,
+    /// Print exits, faults and system calls on stderr at the end
+    #[arg(long)]
+    stats: bool,
+    /// Print the statistics (and the exit status) as one line of JSON on stderr at the end
+    #[arg(long)]
+    json: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the program to its end.
+pub fn run(args: Args) -> anyhow::Result<u8> {
+    let root = std::fs::File::open(&args.rootfs)
+        .with_context(|| format!("cannot open the root directory {}", args.rootfs.display()))?;
+    if !root.metadata().is_ok_and(|m| m.is_dir()) {
+        bail!("the root {} is not a directory", args.rootfs.display());
+    }
+    let envp = environment(&args.env)?;
+    let cpus = usize::from(args.cpus).min(vmm::sandbox::host_cpus());
+    let mut inbox = Inbox::new().context("cannot catch signals")?;
+    let limits = Limits { memory: args.memory, cpus, ..Limits::default() };
+    let mut sandbox = Sandbox::boot(Config { max_vcpus: cpus, ..Config::default() }, limits)?;
+    {
+        let mut kernel = sandbox.kernel();
+        kernel.mount_root(root.into()).map_err(|e| anyhow!("cannot mount the root directory: {e}"))?;
+        if args.strace {
+            let fd = std::io::stderr().as_fd().try_clone_to_owned()?;
+            kernel.strace = Some(guest::strace::Sink { fd });
+        }
+        let argv: Vec<Vec<u8>> = args.command.iter().map(|a| a.as_bytes().to_vec()).collect();
+        if let Err((code, message)) = start(&mut kernel, argv, envp, args.workdir.as_os_str().as_bytes().to_vec()) {
+            eprintln!("coppice: {message}");
+            return Ok(code);
+        }
+    }
+    let status = loop {
+        let options = RunOptions { deadline: None, control: Some(inbox.fd()), stop_when_quiescent: false };
+        match sandbox.run(&options)? {
+            Stop::Exited(status) => break status,
+            Stop::Control => {
+                for signal in inbox.take() {
+                    let signo = u32::try_from(signal).unwrap_or(15);
+                    let info = SigInfo { signo, code: 0x80, ..SigInfo::default() };
+                    sandbox.kernel().signal_process(1, info);
+                }
+            }
+            Stop::Quiescent | Stop::Stuck => bail!("every thread of the program sleeps for ever"),
+            Stop::TimedOut | Stop::Answer(_) => {}
+        }
+    };
+    let oom = sandbox.kernel().counters.oom_kills > 0;
+    if oom {
+        eprintln!("coppice: the program exceeded its memory limit of {} MiB and was killed", args.memory >> 20);
+    }
+    if args.stats || args.json {
+        print_stats(&sandbox, status, args.json);
+    }
+    Ok(match status {
+        ExitStatus::Code(code) => code,
+        ExitStatus::Signal(signal) => 128 + signal,
+    })
+}
+
+fn environment(extra: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut env: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into()), ("HOME".into(), "/root".into())];
+    for name in ["TERM", "LANG", "LC_ALL", "TZ"] {
+        if let Ok(value) = std::env::var(name) {
+            env.push((name.into(), value));
+        }
+    }
+    for item in extra {
+        let (name, value) = match item.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => match std::env::var(item) {
+                Ok(value) => (item.clone(), value),
+                Err(_) => bail!("--env {item}: there is no such variable here; write {item}=VALUE"),
+            },
+        };
+        if name.is_empty() {
+            bail!("--env {item}: the name is empty");
+        }
+        env.retain(|(n, _)| *n != name);
+        env.push((name, value));
+    }
+    Ok(env.into_iter().map(|(n, v)| format!("{n}={v}").into_bytes()).collect())
+}
+
+/// Starts the program, looking a bare name up in PATH. The error is an exit status and a message.
+fn start(kernel: &mut Kernel, argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>, cwd: Vec<u8>) -> Result<(), (u8, String)> {
+    let name = argv.first().cloned().unwrap_or_default();
+    let shown = String::from_utf8_lossy(&name).into_owned();
+    let path = envp.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or_default().to_vec();
+    let candidates: Vec<Vec<u8>> = if name.contains(&b'/') {
+        vec![name]
+    } else {
+        path.split(|b| *b == b':').filter(|d| !d.is_empty()).map(|d| [d, b"/", &name[..]].concat()).collect()
+    };
+    let mut failed = Errno::ENOENT;
+    for path in candidates {
+        let stdio = Stdio {
+            stdin: duplicate(std::io::stdin().as_fd()),
+            stdout: duplicate(std::io::stdout().as_fd()),
+            stderr: duplicate(std::io::stderr().as_fd()),
+            work: false,
+        };
+        let spawn = Spawn { path, argv: argv.clone(), envp: envp.clone(), cwd: cwd.clone() };
+        match kernel.spawn_init(&spawn, stdio) {
+            Ok(_) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) if failed != Errno::ENOENT => {}
+            Err(error) => failed = error,
+        }
+    }
+    Err(match failed {
+        Errno::ENOENT | Errno::ENOTDIR => {
+            (127, format!("{shown}: not found in the guest (or its ELF interpreter is missing)"))
+        }
+        Errno::ENOEXEC => (126, format!("{shown}: not a program for x86-64 Linux (ENOEXEC)")),
+        Errno::EACCES => (126, format!("{shown}: permission denied")),
+        other => (126, format!("{shown}: cannot be executed: {other}")),
+    })
+}
+
+fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
+    fd.try_clone_to_owned().ok()
+}
+
+fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
+    let stats = sandbox.stats();
+    let kernel = sandbox.kernel();
+    let name = |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
+    let mut calls: Vec<(String, u64)> = kernel.counters.syscalls.iter().map(|(n, c)| (name(n), *c)).collect();
+    calls.sort_by(|a, b| b.1.cmp(&a.1));
+    let unknown: Vec<(String, u64)> = kernel.counters.unknown.iter().map(|(n, c)| (name(n), *c)).collect();
+    let map = |list: &[(String, u64)]| -> serde_json::Map<String, serde_json::Value> {
+        list.iter().map(|(n, c)| (n.clone(), json!(c))).collect()
+    };
+    if as_json {
+        let status = match status {
+            ExitStatus::Code(code) => json!({"code": code}),
+            ExitStatus::Signal(signal) => json!({"signal": signal}),
+        };
+        eprintln!(
+            "{}",
+            json!({
+                "status": status, "exits": stats.exits, "faults": stats.pf_taken,
+                "guest_page_faults": kernel.counters.page_faults, "exceptions": kernel.counters.exceptions,
+                "syscalls": map(&calls), "unknown_syscalls": map(&unknown),
+            })
+        );
+        return;
+    }
+    eprintln!("exits {}  shadow or EPT faults {}  guest page faults {}", stats.exits, stats.pf_taken, kernel.counters.page_faults);
+    for (name, count) in calls.iter().take(30) {
+        eprintln!("{count:>9}  {name}");
+    }
+    for (name, count) in unknown {
+        eprintln!("{count:>9}  {name} (not implemented: ENOSYS)");
+    }
+}

@@ -1,0 +1,177 @@
+"""The Python runtime loop: waits for commands on the work channel (descriptor 3), imports a handler, answers requests.
+
+A message on the channel is a 4-byte little-endian length and that many bytes. A command's first byte says what it is,
+the rest is JSON. An answer's first byte is its status:
+
+    command  I  import {"dir", "module", "function"}      answer  R  imported
+             V  invoke {"event", "context"}                       K  result (JSON) follows
+                                                                  E  error (JSON) follows
+
+Every command comes just after a fork of the sandbox, so random state that was copied is made anew first.
+"""
+
+import os
+import sys
+
+
+def _main():
+    import json
+    import time
+
+    read, write, loads = os.read, os.write, json.loads
+    dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    modules = sys.modules
+    handler = None
+
+    def receive():
+        data = read(3, 65536)
+        if not data:
+            os._exit(0)
+        need = 4 + int.from_bytes(data[:4], "little")
+        if len(data) < need:
+            parts = [data]
+            have = len(data)
+            while have < need:
+                part = read(3, min(1 << 20, need - have))
+                if not part:
+                    os._exit(0)
+                parts.append(part)
+                have += len(part)
+            data = b"".join(parts)
+        return data[4:5], data[5:need]
+
+    def send(status, body):
+        message = (len(body) + 1).to_bytes(4, "little") + status + body
+        done = write(3, message)
+        while done < len(message):
+            done += write(3, message[done : done + (1 << 20)])
+
+    def reseed():
+        module = modules.get("random")
+        if module is not None:
+            module.seed()
+        module = modules.get("tempfile")
+        if module is not None:
+            module._name_sequence = None
+        module = modules.get("uuid")
+        if module is not None:
+            module._last_timestamp = None
+            module._node = None
+        module = modules.get("ssl")
+        if module is not None:
+            module.RAND_add(os.urandom(32), 32.0)
+        module = modules.get("numpy.random")
+        if module is not None:
+            module.seed()
+
+    def describe(error):
+        import traceback
+
+        frames = traceback.extract_tb(error.__traceback__)
+        own = __file__ if "__file__" in globals() else "<string>"
+        stack = [line for f, line in zip(frames, traceback.format_list(frames)) if f.filename != own]
+        return {
+            "errorMessage": str(error),
+            "errorType": type(error).__name__,
+            "stackTrace": stack,
+        }
+
+    class Context:
+        """What the handler gets as its second argument, as on AWS Lambda."""
+
+        __slots__ = (
+            "function_name",
+            "function_version",
+            "invoked_function_arn",
+            "memory_limit_in_mb",
+            "aws_request_id",
+            "log_group_name",
+            "log_stream_name",
+            "identity",
+            "client_context",
+            "_deadline",
+        )
+
+        def __init__(self, fields):
+            self.function_name = fields.get("function_name", "")
+            self.function_version = fields.get("function_version", "$LATEST")
+            self.invoked_function_arn = fields.get("invoked_function_arn", "")
+            self.memory_limit_in_mb = fields.get("memory_limit_in_mb", 0)
+            self.aws_request_id = fields.get("request_id", "")
+            self.log_group_name = fields.get("log_group_name", "")
+            self.log_stream_name = fields.get("log_stream_name", "")
+            self.identity = None
+            self.client_context = None
+            self._deadline = time.monotonic() + fields.get("timeout_ms", 0) / 1000
+
+        def get_remaining_time_in_millis(self):
+            return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+        def log(self, message):
+            sys.stderr.write(str(message))
+
+    def load(command):
+        import importlib
+
+        if command["dir"] not in sys.path:
+            sys.path.insert(0, command["dir"])
+        module = importlib.import_module(command["module"])
+        function = module
+        for name in command["function"].split("."):
+            function = getattr(function, name)
+        if not callable(function):
+            raise TypeError("handler %s.%s is not callable" % (command["module"], command["function"]))
+        return function
+
+    # What an answer needs besides the handler is loaded and run once here, in the seed.
+    Context(loads(b'{"request_id": "0"}'))
+    dumps({"a": [1, 2.5, None, True, "\u00e9"]}).encode()
+    import gc
+
+    gc.collect()
+    gc.freeze()
+
+    while True:
+        kind, body = receive()
+        reseed()
+        try:
+            command = loads(body)
+            if kind == b"I":
+                handler = load(command)
+                gc.collect()
+                gc.freeze()
+                status, answer = b"R", b""
+            else:
+                result = handler(command["event"], Context(command["context"]))
+                try:
+                    answer = dumps(result).encode("utf-8", "surrogatepass")
+                    status = b"K"
+                except (TypeError, ValueError, RecursionError) as error:
+                    status = b"E"
+                    answer = dumps(
+                        {
+                            "errorMessage": "Unable to marshal response: %s" % error,
+                            "errorType": "Runtime.MarshalError",
+                            "stackTrace": [],
+                        }
+                    ).encode()
+        except SystemExit as error:
+            status = b"E"
+            answer = dumps(
+                {
+                    "errorMessage": "the function exited with status %r" % (error.code,),
+                    "errorType": "Runtime.ExitError",
+                    "stackTrace": [],
+                }
+            ).encode()
+        except BaseException as error:
+            status, answer = b"E", dumps(describe(error)).encode("utf-8", "replace")
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        send(status, answer)
+
+
+_main()

@@ -1,0 +1,166 @@
+//! What the tree and its sandbox processes say to each other.
+
+use crate::channel::{Channel, ChannelError};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// One thing that a forked sandbox does, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Mount the root directory (the next descriptor of the message) and start a program that then waits for work.
+    Start {
+        /// Path of the program in the guest.
+        path: Vec<u8>,
+        /// Its arguments, its name first.
+        argv: Vec<Vec<u8>>,
+        /// Its environment.
+        envp: Vec<Vec<u8>>,
+    },
+    /// Give the runtime a command and wait for its answer.
+    Command(Vec<u8>),
+}
+
+/// What a fork is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Do the steps, then pause and wait for fork requests.
+    Seed,
+    /// Do the steps, give the last answer, and end.
+    Instance,
+    /// Be ready, wait for one request, answer, and end.
+    Spare,
+}
+
+/// Request for a fork; the descriptors of the message are the child's channel and its stderr (which serves as stdout too), then
+/// what the steps need.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForkSpec {
+    /// Identity of the child, unique on this node.
+    pub id: String,
+    /// What for.
+    pub role: Role,
+    /// What to do first.
+    pub steps: Vec<Step>,
+    /// Memory limit, bytes; `None` keeps the seed's.
+    pub memory: Option<u64>,
+    /// vCPUs; `None` keeps the seed's.
+    pub cpus: Option<usize>,
+    /// Time for all steps together, ms.
+    pub timeout_ms: u64,
+    /// Record the working set and send it with the measures.
+    pub record: bool,
+    /// Send [`Event::Measures`] after the answer.
+    pub measure: bool,
+}
+
+/// From the tree to a sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// To a seed: fork.
+    Fork(ForkSpec),
+    /// To a seed: the working set that its children prefill.
+    WorkingSet(vmm::prefill::WorkingSet),
+    /// To a spare: the request.
+    Serve {
+        /// The runtime command.
+        command: Vec<u8>,
+        /// Time for it, ms.
+        timeout_ms: u64,
+    },
+}
+
+/// From a sandbox to the tree.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A seed forked a child; its process descriptor comes along.
+    Forked {
+        /// Host process id of the child.
+        pid: i32,
+    },
+    /// The seed is paused, or the spare is ready.
+    Ready(Phases),
+    /// The answer of the last command: its status byte and body as the runtime wrote them.
+    Answer {
+        /// The runtime's bytes.
+        bytes: Vec<u8>,
+        /// What it took.
+        phases: Phases,
+    },
+    /// What an instance cost, sent after its answer.
+    Measures(Box<Measures>),
+    /// It could not be done.
+    Failed(Failure),
+}
+
+/// Durations of a fork's phases, ns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the request's receipt in the seed to the child's first instruction.
+    pub clone: u64,
+    /// VM, slots and vCPU.
+    pub vm: u64,
+    /// Prefill.
+    pub prefill: u64,
+    /// From there to the answer.
+    pub run: u64,
+}
+
+/// What one instance cost.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measures {
+    /// VM exits.
+    pub exits: u64,
+    /// Page faults that KVM took for the guest (`pf_taken`).
+    pub faults: u64,
+    /// System calls by number.
+    pub syscalls: BTreeMap<u64, u64>,
+    /// Memory that only this process holds, KiB (smaps_rollup).
+    pub private_kib: u64,
+    /// The recorded working set.
+    pub working_set: Option<vmm::prefill::WorkingSet>,
+}
+
+/// Why a sandbox could not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// The time was up.
+    #[error("timed out after {0} ms")]
+    TimedOut(u64),
+    /// The first process exited with this code before it answered.
+    #[error("the process exited with status {0} before it answered")]
+    Exited(u8),
+    /// The first process was killed by this signal.
+    #[error("the process was killed by signal {0} before it answered")]
+    Killed(u8),
+    /// The memory limit was reached.
+    #[error("the memory limit of {0} MiB was exceeded")]
+    OutOfMemory(u64),
+    /// Every thread sleeps for ever.
+    #[error("every thread of the function sleeps for ever")]
+    Stuck,
+    /// The program could not be started.
+    #[error("cannot start {path}: {reason}")]
+    Start {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The host or the machine failed.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// Sends a message.
+pub fn send<T: Serialize>(channel: &Channel, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    let bytes = postcard::to_allocvec(message).map_err(|_| ChannelError::Malformed)?;
+    channel.send(&bytes, fds)
+}
+
+/// Receives a message.
+pub fn receive<T: DeserializeOwned>(channel: &Channel) -> Result<(T, Vec<OwnedFd>), ChannelError> {
+    let (bytes, fds) = channel.receive()?;
+    let message = postcard::from_bytes(&bytes).map_err(|_| ChannelError::Malformed)?;
+    Ok((message, fds))
+}

@@ -1,0 +1,330 @@
+//! The sandbox process: a seed that waits for fork requests, an instance that answers one request, a spare.
+//!
+//! One process plays these roles one after another: the first boots the guest OS and is the OS seed; a fork's child does its steps and
+//! becomes what its [`ForkSpec`] says. A seed is single-threaded while it waits.
+
+use crate::channel::{Channel, ChannelError};
+use crate::proto::{Event, Failure, ForkSpec, Measures, Phases, Request, Role, Step, receive, send};
+use guest::exec::Spawn;
+use guest::fork::ForkArgs;
+use guest::task::ExitStatus;
+use guest::vfs::Stdio;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use vmm::fork::{ForkOptions, Forked};
+use vmm::prefill::WorkingSet;
+use vmm::sandbox::{RunOptions, Sandbox, Stop};
+
+/// The argument by which a binary of ours is told to be a sandbox process; its channel is then its standard input.
+pub const ROLE_ARGUMENT: &str = "__sandbox";
+
+/// Runs the sandbox role if this process was started for it, and never returns then. Call it first in `main`.
+pub fn run_if_asked() {
+    if std::env::args_os().nth(1).is_some_and(|a| a == ROLE_ARGUMENT) {
+        let code = match rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3) {
+            Ok(fd) => main(Channel::from_fd(fd)),
+            Err(_) => 2,
+        };
+        std::process::exit(code);
+    }
+}
+
+/// Life of a sandbox process from its boot on; returns its exit status.
+fn main(channel: Channel) -> i32 {
+    // Die with the process that owns the tree, even if it is killed.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+    let config = vmm::sandbox::Config { max_vcpus: vmm::sandbox::host_cpus(), ..Default::default() };
+    match Sandbox::boot(config, guest::kernel::Limits::default()) {
+        Ok(sandbox) => {
+            let mut process = Process { sandbox, channel, working_set: None, paused_at: 0 };
+            process.live()
+        }
+        Err(error) => {
+            let _ = send(&channel, &Event::Failed(Failure::Machine(chain(&error))), &[]);
+            1
+        }
+    }
+}
+
+/// An error with all of its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+struct Process {
+    sandbox: Sandbox,
+    channel: Channel,
+    working_set: Option<WorkingSet>,
+    paused_at: u64,
+}
+
+/// How a role ends.
+enum End {
+    /// The process exits with this status.
+    Exit(i32),
+    /// It is (again) a seed that waits.
+    Wait,
+}
+
+impl Process {
+    fn live(&mut self) -> i32 {
+        let mut phases = Phases::default();
+        loop {
+            let next = match self.wait_as_seed(phases) {
+                Ok(Some((spec, fds, received))) => self.play(spec, fds, received),
+                Ok(None) | Err(_) => End::Exit(0),
+            };
+            match next {
+                End::Exit(code) => return code,
+                End::Wait => phases = Phases::default(),
+            }
+        }
+    }
+
+    /// Pauses and serves fork requests. Returns in a child, with what it is to be; `None` when the tree has closed the channel.
+    fn wait_as_seed(&mut self, phases: Phases) -> Result<Option<(ForkSpec, VecDeque<OwnedFd>, u64)>, ChannelError> {
+        if let Err(error) = self.sandbox.pause() {
+            let _ = send(&self.channel, &Event::Failed(Failure::Machine(chain(&error))), &[]);
+            return Ok(None);
+        }
+        self.paused_at = now();
+        send(&self.channel, &Event::Ready(phases), &[])?;
+        loop {
+            let (request, fds) = match receive::<Request>(&self.channel) {
+                Err(ChannelError::Closed) => return Ok(None),
+                other => other?,
+            };
+            let received = now();
+            match request {
+                Request::WorkingSet(set) => self.working_set = Some(set),
+                Request::Serve { .. } => {}
+                Request::Fork(spec) => {
+                    let mut entropy = [0; 32];
+                    fill_random(&mut entropy);
+                    let args = ForkArgs {
+                        sandbox_id: spec.id.clone(),
+                        hostname: String::new(),
+                        entropy,
+                        paused_at: self.paused_at,
+                        now: now(),
+                        memory_limit: spec.memory,
+                        cpus: spec.cpus,
+                    };
+                    match self.sandbox.fork(args, ForkOptions { parent_reaps: true }) {
+                        Ok(Forked::Child) => return Ok(Some((spec, fds.into(), received))),
+                        Ok(Forked::Parent { pid, pidfd, .. }) => {
+                            send(&self.channel, &Event::Forked { pid }, &[pidfd.as_fd()])?;
+                        }
+                        Err(error) => {
+                            let failure = Event::Failed(Failure::Machine(chain(&error)));
+                            send(&self.channel, &failure, &[])?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The child's life after a fork.
+    fn play(&mut self, spec: ForkSpec, mut fds: VecDeque<OwnedFd>, received: u64) -> End {
+        let born = now();
+        let (Some(channel), Some(stderr)) = (fds.pop_front(), fds.pop_front()) else { return End::Exit(2) };
+        self.channel = Channel::from_fd(channel);
+        let mut phases = Phases { clone: born.saturating_sub(received), ..Phases::default() };
+        self.redirect(&stderr);
+        let outcome = match spec.role {
+            Role::Spare => self.serve_as_spare(&spec, &mut phases),
+            Role::Seed | Role::Instance => self.steps(&spec, fds, &stderr, &mut phases),
+        };
+        match outcome {
+            Ok(answer) => {
+                if spec.role == Role::Seed {
+                    if let Some(bytes) = answer {
+                        let _ = send(&self.channel, &Event::Answer { bytes, phases }, &[]);
+                    }
+                    self.working_set = None;
+                    return End::Wait;
+                }
+                let bytes = answer.unwrap_or_default();
+                let _ = send(&self.channel, &Event::Answer { bytes, phases }, &[]);
+            }
+            Err(failure) => {
+                let _ = send(&self.channel, &Event::Failed(failure), &[]);
+            }
+        }
+        if spec.measure || spec.record {
+            let measures = self.measures(&spec);
+            let _ = send(&self.channel, &Event::Measures(Box::new(measures)), &[]);
+        }
+        // Early destroy: no interpreter shutdown, no destructors of ours.
+        End::Exit(0)
+    }
+
+    fn redirect(&mut self, stderr: &OwnedFd) {
+        let copy = || stderr.try_clone().ok();
+        let stdio = Stdio { stdin: None, stdout: copy(), stderr: copy(), work: false };
+        self.sandbox.kernel().reissue_stdio(stdio);
+    }
+
+    fn steps(
+        &mut self,
+        spec: &ForkSpec,
+        mut fds: VecDeque<OwnedFd>,
+        stderr: &OwnedFd,
+        phases: &mut Phases,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let deadline = now().saturating_add(spec.timeout_ms.saturating_mul(1_000_000));
+        let mut answer = None;
+        self.prepare(spec, phases)?;
+        let start = now();
+        for step in &spec.steps {
+            match step {
+                Step::Start { path, argv, envp } => {
+                    let root = fds.pop_front().ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
+                    let failed = |what: &[u8], reason: &dyn std::fmt::Display| Failure::Start {
+                        path: String::from_utf8_lossy(what).into_owned(),
+                        reason: reason.to_string(),
+                    };
+                    let stdio = Stdio {
+                        stdin: None,
+                        stdout: stderr.try_clone().ok(),
+                        stderr: stderr.try_clone().ok(),
+                        work: true,
+                    };
+                    let mut kernel = self.sandbox.kernel();
+                    kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
+                    let spawn =
+                        Spawn { path: path.clone(), argv: argv.clone(), envp: envp.clone(), cwd: b"/".to_vec() };
+                    kernel.spawn_init(&spawn, stdio).map_err(|e| failed(path, &e))?;
+                    drop(kernel);
+                    self.until_quiescent(deadline, spec)?;
+                }
+                Step::Command(command) => {
+                    self.sandbox.kernel().push_work(command);
+                    answer = Some(self.until_answer(deadline, spec)?);
+                    if spec.role == Role::Seed {
+                        self.until_quiescent(deadline, spec)?;
+                    }
+                    if answer.as_ref().is_some_and(|a| a.first() == Some(&b'E')) {
+                        break;
+                    }
+                }
+            }
+        }
+        phases.run = now().saturating_sub(start);
+        Ok(answer)
+    }
+
+    /// VM and prefill, timed apart from what runs on them.
+    fn prepare(&mut self, spec: &ForkSpec, phases: &mut Phases) -> Result<(), Failure> {
+        let machine = |e: &dyn std::error::Error| Failure::Machine(chain(e));
+        if spec.record {
+            self.sandbox.record_begin().map_err(|e| machine(&e))?;
+        }
+        let t0 = now();
+        self.sandbox.resume().map_err(|e| machine(&e))?;
+        let t1 = now();
+        if let (Some(set), false) = (&self.working_set, spec.record) {
+            self.sandbox.prefill(set).map_err(|e| machine(&e))?;
+        }
+        phases.vm = t1 - t0;
+        phases.prefill = now() - t1;
+        Ok(())
+    }
+
+    fn serve_as_spare(&mut self, spec: &ForkSpec, phases: &mut Phases) -> Result<Option<Vec<u8>>, Failure> {
+        self.prepare(spec, phases)?;
+        if let Some(set) = self.working_set.clone() {
+            let t = now();
+            self.sandbox.touch(&set).map_err(|e| Failure::Machine(chain(&e)))?;
+            phases.prefill += now() - t;
+        }
+        // The spare has waited: what it knew of time and chance is stale, as at a fork.
+        send(&self.channel, &Event::Ready(phases.clone()), &[]).map_err(|e| Failure::Machine(e.to_string()))?;
+        let (request, _) = receive::<Request>(&self.channel).map_err(|e| Failure::Machine(e.to_string()))?;
+        let Request::Serve { command, timeout_ms } = request else {
+            return Err(Failure::Machine("a spare was asked for something else than to serve".into()));
+        };
+        let start = now();
+        let deadline = start.saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let spec = ForkSpec { timeout_ms, ..spec.clone() };
+        self.sandbox.kernel().push_work(&command);
+        let answer = self.until_answer(deadline, &spec)?;
+        phases.run = now() - start;
+        Ok(Some(answer))
+    }
+
+    fn until_answer(&mut self, deadline: u64, spec: &ForkSpec) -> Result<Vec<u8>, Failure> {
+        match self.run(deadline, false)? {
+            Stop::Answer(bytes) => Ok(bytes),
+            other => Err(self.failure(other, spec)),
+        }
+    }
+
+    fn until_quiescent(&mut self, deadline: u64, spec: &ForkSpec) -> Result<(), Failure> {
+        match self.run(deadline, true)? {
+            Stop::Quiescent => Ok(()),
+            other => Err(self.failure(other, spec)),
+        }
+    }
+
+    fn run(&mut self, deadline: u64, stop_when_quiescent: bool) -> Result<Stop, Failure> {
+        let options = RunOptions { deadline: Some(deadline), control: None, stop_when_quiescent };
+        self.sandbox.run(&options).map_err(|e| Failure::Machine(chain(&e)))
+    }
+
+    fn failure(&mut self, stop: Stop, spec: &ForkSpec) -> Failure {
+        let kernel = self.sandbox.kernel();
+        if kernel.counters.oom_kills > 0 {
+            return Failure::OutOfMemory(kernel.limits.memory >> 20);
+        }
+        match stop {
+            Stop::Exited(ExitStatus::Code(code)) => Failure::Exited(code),
+            Stop::Exited(ExitStatus::Signal(signal)) => Failure::Killed(signal),
+            Stop::TimedOut => Failure::TimedOut(spec.timeout_ms),
+            Stop::Stuck | Stop::Quiescent => Failure::Stuck,
+            Stop::Answer(_) | Stop::Control => Failure::Machine("the runtime spoke out of turn".into()),
+        }
+    }
+
+    fn measures(&mut self, spec: &ForkSpec) -> Measures {
+        let stats = self.sandbox.stats();
+        let private = crate::memory::usage(rustix::process::getpid().as_raw_nonzero().get());
+        Measures {
+            exits: stats.exits,
+            faults: stats.pf_taken,
+            syscalls: self.sandbox.kernel().counters.syscalls.clone(),
+            private_kib: private.map_or(0, |u| u.private_kib),
+            working_set: if spec.record { self.sandbox.record_end().ok() } else { None },
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+pub fn now() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
+fn fill_random(buf: &mut [u8]) {
+    let mut done = 0;
+    while done < buf.len() {
+        match rustix::rand::getrandom(&mut buf[done..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            // Without entropy there is no safe way to go on.
+            Err(_) => std::process::exit(2),
+        }
+    }
+}
+
