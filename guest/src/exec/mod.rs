@@ -489,5 +489,12 @@ fn first_process(pid: u32, started: u64, tasks: usize) -> Process {
     }
 }
 
+/// A runnable task and its process, for tests of other subsystems.
+#[cfg(test)]
+pub(crate) fn test_task(k: &mut Kernel, tid: Tid, mm: u64, files: u64, fs: u64) {
+    k.processes.insert(tid, first_process(tid, 0, 16));
+    k.tasks.insert(tid, new_task(tid, mm, files, fs));
+}
+
 #[cfg(test)]
 mod tests;

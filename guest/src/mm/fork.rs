@@ -1,9 +1,38 @@
 //! Address spaces at forks: fork(2) of a guest process, and the fork of the whole sandbox.
 
+use super::space::Space;
 use super::vma::{Mm, Piece, VmFlags};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::platform::{Access, Va};
+
+/// Gives the child a reference to what backs the parent, copy-on-write on both sides where it is private.
+fn share_pieces(space: &mut Space<'_>, child: &mut Mm) -> Result<(), Errno> {
+    let pieces: Vec<(Va, Piece)> = space.mm.pieces.iter().map(|(s, p)| (*s, *p)).collect();
+    for (start, piece) in pieces {
+        for (s, e, key) in space.mm.vmas_in(start, piece.end) {
+            let Some(vma) = space.mm.vmas.get(&key).cloned() else { continue };
+            let (shared, kernel) = (vma.flags.contains(VmFlags::SHARED), vma.is_kernel());
+            if vma.flags.intersects(VmFlags::WIPEONFORK | VmFlags::DONTFORK) {
+                continue;
+            }
+            let gpa = piece.gpa + (s - start);
+            let cow = !shared && !kernel || piece.cow;
+            space.frames.add_ref(gpa, e - s);
+            child.add_piece(s, Piece { end: e, gpa, cow });
+            if cow && !piece.cow {
+                for (at, p) in space.mm.pieces_in(s, e) {
+                    space.mm.pieces.insert(at, Piece { cow: true, ..p });
+                }
+                if vma.prot.contains(super::Prot::WRITE) {
+                    let access = Access { write: false, exec: vma.prot.contains(super::Prot::EXEC) };
+                    space.platform.protect(space.mm.root, s, e - s, access)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
 
 impl Kernel {
     /// A copy of an address space for fork(2): shared mappings are shared, private ones copied at the first write. ENOMEM.
@@ -22,31 +51,9 @@ impl Kernel {
             self.mm_populate(parent, start, end)?;
         }
         let root = self.platform.create_root()?;
-        let space = self.space(parent)?;
+        let mut space = self.space(parent)?;
         let mut child = Mm { root, users: 1, pieces: Default::default(), ..space.mm.clone() };
-        let pieces: Vec<(Va, Piece)> = space.mm.pieces.iter().map(|(s, p)| (*s, *p)).collect();
-        for (start, piece) in pieces {
-            for (s, e, key) in space.mm.vmas_in(start, piece.end) {
-                let Some(vma) = space.mm.vmas.get(&key).cloned() else { continue };
-                let (shared, kernel) = (vma.flags.contains(VmFlags::SHARED), vma.is_kernel());
-                if vma.flags.intersects(VmFlags::WIPEONFORK | VmFlags::DONTFORK) {
-                    continue;
-                }
-                let gpa = piece.gpa + (s - start);
-                let cow = !shared && !kernel || piece.cow;
-                space.frames.add_ref(gpa, e - s);
-                child.add_piece(s, Piece { end: e, gpa, cow });
-                if cow && !piece.cow {
-                    for (at, p) in space.mm.pieces_in(s, e) {
-                        space.mm.pieces.insert(at, Piece { cow: true, ..p });
-                    }
-                    if vma.prot.contains(super::Prot::WRITE) {
-                        let access = Access { write: false, exec: vma.prot.contains(super::Prot::EXEC) };
-                        space.platform.protect(space.mm.root, s, e - s, access)?;
-                    }
-                }
-            }
-        }
+        let shared = share_pieces(&mut space, &mut child);
         let gone: Vec<(Va, Va)> = child
             .vmas
             .iter()
@@ -63,7 +70,7 @@ impl Kernel {
         }
         let id = self.mms.insert(child);
         self.mm_sweep_files(id);
-        if let Err(e) = self.map_pieces(id, &maps) {
+        if let Err(e) = shared.and_then(|()| self.map_pieces(id, &maps)) {
             self.mm_release(id);
             return Err(e);
         }

@@ -13,6 +13,8 @@ use crate::platform::{Ns, PAGE_SIZE, Va};
 
 /// The page is anchored anew when it is older than this, ns.
 const ANCHOR_AGE: Ns = 1_000_000_000;
+/// A lead of the page over the host's clock that is slewed away within a second, ns; more is taken for a clock that was set.
+const MAX_LEAD: Ns = 1_000_000;
 /// `time = delta * mult >> SHIFT`: with it `mult` fits in 32 bits from 244 kHz up.
 const SHIFT: u32 = 20;
 
@@ -23,6 +25,12 @@ fn scale(khz: u64) -> Option<(u32, u32)> {
         let mult = (1_000_000_u64 << shift).checked_div(khz)?;
         u32::try_from(mult).ok().filter(|m| *m != 0).map(|m| (m, shift))
     })
+}
+
+/// A multiplier that makes up for a lead of `lead` ns within a second.
+fn slowed(mult: u32, lead: Ns) -> u32 {
+    let cut = u64::from(mult) * lead.min(MAX_LEAD) / ANCHOR_AGE;
+    mult - u32::try_from(cut).unwrap_or(0)
 }
 
 impl TimePage {
@@ -76,9 +84,13 @@ impl Kernel {
         }
     }
 
-    /// CLOCK_MONOTONIC, ns.
+    /// CLOCK_MONOTONIC, ns; not behind what user mode may have read from the page.
     pub fn clock_monotonic(&self) -> Ns {
-        self.platform.monotonic()
+        let (now, line) = (self.platform.monotonic(), &self.time.current);
+        if line.mode != 1 {
+            return now;
+        }
+        now.max(line.monotonic_base.saturating_add(line.elapsed(self.platform.tsc())))
     }
 
     /// CLOCK_REALTIME, ns since the epoch.
@@ -102,10 +114,14 @@ impl Kernel {
             // A counter below the old base is another machine's: there is no line to continue.
             if old.mode == 1 && tsc >= old.tsc_base {
                 let said = old.monotonic_base.saturating_add(old.elapsed(tsc));
-                new.monotonic_base = new.monotonic_base.max(said);
+                if let Some(lead) = said.checked_sub(new.monotonic_base) {
+                    // The line ran ahead: go on from where it is, and slower for a while (0.1 % at most).
+                    new.monotonic_base = said;
+                    new.mult = slowed(mult, lead);
+                }
                 // The wall clock may be set back by its owner, but drift must not do it.
                 let said = old.realtime_base.saturating_add(old.elapsed(tsc));
-                if said.saturating_sub(new.realtime_base) < 1_000_000 {
+                if said.saturating_sub(new.realtime_base) < MAX_LEAD {
                     new.realtime_base = new.realtime_base.max(said);
                 }
             }
@@ -146,5 +162,80 @@ impl Kernel {
             space.back(va, len, gpa, false, prot)?;
         }
         Ok(base + PAGE_SIZE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Limits;
+    use crate::platform::fake::FakePlatform;
+    use crate::platform::{FIRST_EXTENT, Platform};
+    use std::sync::Arc;
+
+    fn rig() -> (Kernel, Arc<FakePlatform>) {
+        let p = FakePlatform::new(FIRST_EXTENT + (64 << 20)).with_vdso(vec![0x5a; 8192]);
+        let p = Arc::new(p);
+        (Kernel::new(p.clone(), Limits::default()).unwrap(), p)
+    }
+
+    #[test]
+    fn multipliers_fit_and_are_right() {
+        for khz in [250, 1_000, 1_000_000, 2_100_000, 3_700_000, 5_000_000] {
+            let (mult, shift) = scale(khz).unwrap();
+            let page = TimePage { mult, shift, ..TimePage::default() };
+            let second = page.elapsed(khz * 1000);
+            assert!(second.abs_diff(1_000_000_000) < 2000, "{khz} kHz: {second}");
+        }
+        assert_eq!(scale(0), None);
+    }
+
+    #[test]
+    fn the_page_is_written_with_an_even_sequence_and_never_steps_back() {
+        let (mut k, p) = rig();
+        let first = k.time.current;
+        let mut bytes = [0; 48];
+        p.read(k.time.page, &mut bytes).unwrap();
+        assert_eq!(bytes, first.bytes());
+        assert_eq!((bytes[0], bytes[4]), (2, 1));
+        p.advance(5_000_000_000);
+        let now = p.monotonic();
+        k.refresh_time(now);
+        let second = k.time.current;
+        assert_eq!(second.sequence, first.sequence + 2);
+        let said = first.monotonic_base + first.elapsed(second.tsc_base);
+        assert!(second.monotonic_base >= said);
+        // A line that runs ahead is continued and slowed, not set back.
+        k.time.current.monotonic_base += 500_000;
+        let ahead = k.time.current;
+        k.reanchor_time();
+        let third = k.time.current;
+        assert!(third.monotonic_base >= ahead.monotonic_base);
+        assert!(third.mult < ahead.mult);
+        k.refresh_time(now);
+        assert_eq!(k.time.current, third, "a fresh page is left alone");
+    }
+
+    #[test]
+    fn the_vdso_lies_right_above_its_page_in_each_address_space() {
+        let (mut k, p) = rig();
+        let free = k.frames.free_bytes();
+        let (a, b) = (k.mm_new().unwrap(), k.mm_new().unwrap());
+        for mm in [a, b] {
+            let vdso = k.map_vdso(mm).unwrap();
+            let root = k.mms.get(mm).unwrap().root;
+            let (gpa, access) = p.translate(root, vdso - PAGE_SIZE).unwrap();
+            assert_eq!((gpa, access.write, access.exec), (k.time.page, false, false));
+            let (gpa, access) = p.translate(root, vdso).unwrap();
+            assert_eq!((gpa, access.write, access.exec), (k.time.page + PAGE_SIZE, false, true));
+            assert_eq!(k.mprotect(mm, vdso, PAGE_SIZE, 3), Err(Errno::EACCES));
+            assert!(k.mm_maps_text(mm).contains("[vdso]"));
+        }
+        let c = k.mm_fork(a).unwrap();
+        for mm in [a, b, c] {
+            k.mm_release(mm);
+        }
+        assert_eq!(k.frames.free_bytes(), free);
+        assert_eq!(k.frames.refs(k.time.page), 1);
     }
 }
