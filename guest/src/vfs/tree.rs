@@ -76,3 +76,17 @@ impl Kernel {
         Err(Errno::ENODEV)
     }
 }
+
+impl Vfs {
+    /// The root directory's inode.
+    pub fn root(&self) -> InodeId {
+        0
+    }
+}
+
+impl Kernel {
+    /// The inode of a directory by path, for a task. ENOENT, ENOTDIR.
+    pub fn lookup_dir(&mut self, _tid: Tid, _path: &[u8]) -> Result<InodeId, Errno> {
+        Err(Errno::ENOENT)
+    }
+}

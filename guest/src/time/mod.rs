@@ -1,10 +1,11 @@
-//! Clocks, the time page that the vDSO reads, interval and POSIX timers.
+//! Clocks, the time page that the vDSO reads (`page`), interval and POSIX timers.
 
-use crate::errno::Errno;
 use crate::fork::{ForkArgs, Reset};
 use crate::kernel::Kernel;
 use crate::platform::{Gpa, Ns};
 use serde::{Deserialize, Serialize};
+
+pub mod page;
 
 /// What to do when a timer fires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,16 +56,10 @@ impl Reset for Timekeeper {
 }
 
 impl Kernel {
-    /// Allocates the time page and the vDSO's pages and writes both.
-    pub fn init_time(&mut self) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// Anchors the time page at `now` again when it is old enough that drift could show.
-    pub fn refresh_time(&mut self, _now: Ns) {}
-
     /// Re-anchors the time page and moves relative timers by the pause.
-    pub fn time_after_fork(&mut self, _pause: Ns) {}
+    pub fn time_after_fork(&mut self, _pause: Ns) {
+        self.reanchor_time();
+    }
 
     /// Fires due timers.
     pub fn fire_timers(&mut self, _now: Ns) {}
