@@ -8,6 +8,13 @@ use std::os::fd::OwnedFd;
 pub type InodeId = u64;
 
 pub mod file;
+pub mod inode;
+mod lower;
+pub mod ops;
+mod pages;
+pub mod path;
+mod proc_task;
+pub mod synth;
 pub mod tree;
 
 pub use file::Files;
