@@ -37,11 +37,6 @@ pub enum Fault {
 }
 
 impl Kernel {
-    /// The mappings of an address space as /proc/PID/maps shows them.
-    pub fn mm_maps_text(&mut self, _mm: u64) -> String {
-        String::new()
-    }
-
     /// A new empty address space with one user; returns its key in `mms`.
     pub fn mm_new(&mut self) -> Result<u64, Errno> {
         let root = self.platform.create_root()?;

@@ -209,7 +209,6 @@ pub struct Vfs {
     /// The host's /proc/cpuinfo of one processor, without its number.
     pub(super) cpuinfo: String,
     pub(super) boot_id: [u8; 16],
-    pub(super) pages: super::pages::PagePool,
 }
 
 /// The root directory's inode.

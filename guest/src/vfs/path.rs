@@ -164,7 +164,7 @@ impl Kernel {
         }
         let (root, _) = self.fs_of(tid);
         let start = if path.first() == Some(&b'/') { root } else { self.dirfd_inode(tid, dirfd)? };
-        self.walk(tid, root, start, path, follow)
+        self.walk_path(tid, root, start, path, follow)
     }
 
     /// The directory at an absolute path, for the kernel's own use. ENOENT, ENOTDIR.
@@ -173,7 +173,7 @@ impl Kernel {
             return Err(Errno::ENOENT);
         }
         let (root, _) = self.fs_of(tid);
-        let walk = self.walk(tid, root, root, path, true)?;
+        let walk = self.walk_path(tid, root, root, path, true)?;
         let inode = self.existing(&walk)?;
         if self.vfs.inode(inode)?.is_dir() { Ok(inode) } else { Err(Errno::ENOTDIR) }
     }
@@ -187,7 +187,7 @@ impl Kernel {
         Ok(inode)
     }
 
-    fn walk(
+    fn walk_path(
         &mut self,
         tid: Tid,
         root: InodeId,
