@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum TimerAction {
     /// ITIMER_REAL of a process.
     IntervalReal(u32),
+    /// A timer_create(2) timer: process and timer id.
+    Posix(u32, i32),
 }
 
 /// The page that the vDSO reads, at `vDSO image - PAGE_SIZE`, all little endian. A reader takes `sequence` (retry while odd), the rest,
@@ -64,10 +66,9 @@ impl Kernel {
     pub fn refresh_time(&mut self, _now: Ns) {}
 
     /// Re-anchors the time page and moves relative timers by the pause.
-    pub fn time_after_fork(&mut self, _pause: Ns) {}
-
-    /// Fires due timers.
-    pub fn fire_timers(&mut self, _now: Ns) {}
+    pub fn time_after_fork(&mut self, pause: Ns) {
+        self.timers_after_fork(pause);
+    }
 
     /// When the next timer fires.
     pub fn next_timer(&self) -> Option<Ns> {

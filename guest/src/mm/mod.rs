@@ -49,6 +49,11 @@ impl Kernel {
     /// One user less; the last one's going frees it.
     pub fn mm_release(&mut self, _mm: u64) {}
 
+    /// A copy of an address space for fork(2), copy on write, with one user; returns its key in `mms`.
+    pub fn mm_fork(&mut self, _mm: u64) -> Result<u64, Errno> {
+        Err(Errno::ENOSYS)
+    }
+
     /// Handles #PF at `va` with the processor's error code.
     pub fn page_fault(&mut self, _tid: Tid, _va: Va, _error: u64) -> Fault {
         Fault::Segv(1)
