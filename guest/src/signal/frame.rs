@@ -66,13 +66,9 @@ pub struct Place {
 
 /// Finds the place of a frame. `None` when it does not fit on the alternate stack or wraps: SIGSEGV.
 pub fn place(rsp: Va, alt: &AltStack, on_stack: bool, xstate_len: usize) -> Option<Place> {
-    let mut sp = rsp.wrapping_sub(RED_ZONE);
     let nested = alt.contains(rsp);
-    let mut entering = false;
-    if on_stack && alt.enabled() && !nested {
-        sp = alt.sp.wrapping_add(alt.size);
-        entering = true;
-    }
+    let entering = on_stack && alt.enabled() && !nested;
+    let sp = if entering { alt.sp.checked_add(alt.size)? } else { rsp.checked_sub(RED_ZONE)? };
     let fpstate = align_down(sp.checked_sub(u64_of(xstate_len) + 4)?, 64);
     let frame = align_down(fpstate.checked_sub(u64_of(FRAME_LEN))?, 16).checked_sub(8)?;
     if (nested || entering) && !alt.spans(frame) {
@@ -236,7 +232,7 @@ mod tests {
         assert_eq!(le64(&b, uc + 40 + 15 * 8), 0x7000_1000);
         assert_eq!(le64(&b, uc + 40 + 16 * 8), 0x40_1000);
         assert_eq!(le64(&b, uc + 40 + 17 * 8), 0x202);
-        assert_eq!(le64(&b, uc + 40 + 18 * 8), 0x2b00_0000_0000_0033);
+        assert_eq!(le64(&b, uc + 40 + 18 * 8), 0x002b_0000_0000_0033);
         assert_eq!(le64(&b, uc + 40 + 19 * 8), 6);
         assert_eq!(le64(&b, uc + 40 + 20 * 8), 14);
         assert_eq!(le64(&b, uc + 40 + 22 * 8), 0xdead);
