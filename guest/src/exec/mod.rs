@@ -435,28 +435,7 @@ fn joined(strings: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn new_task(tid: Tid, mm: u64, files: u64, fs: u64) -> Task {
-    Task {
-        tid,
-        pid: tid,
-        regs: Regs::default(),
-        xstate: None,
-        state: TaskState::Runnable,
-        syscall: None,
-        resume: None,
-        mm,
-        files,
-        fs,
-        sigmask: 0,
-        saved_sigmask: None,
-        pending: Default::default(),
-        altstack: Default::default(),
-        clear_child_tid: 0,
-        robust_list: 0,
-        rseq: Default::default(),
-        name: [0; 16],
-        cpu_ns: 0,
-        exiting: false,
-    }
+    Task { mm, files, fs, ..Task::new(tid, tid) }
 }
 
 fn first_process(pid: u32, started: u64, tasks: usize) -> Process {
@@ -466,27 +445,7 @@ fn first_process(pid: u32, started: u64, tasks: usize) -> Process {
     rlimits.insert(4, (0, u64::MAX)); // RLIMIT_CORE
     rlimits.insert(6, (u64_of(tasks), u64_of(tasks))); // RLIMIT_NPROC
     rlimits.insert(7, (1024, 1_048_576)); // RLIMIT_NOFILE
-    Process {
-        pid,
-        parent: 0,
-        pgid: pid,
-        sid: pid,
-        threads: [pid].into(),
-        actions: vec![Default::default(); crate::num::us(u64::from(crate::abi::NSIG))],
-        pending: Default::default(),
-        zombie: None,
-        group_exit: None,
-        exit_signal: 17,
-        rlimits,
-        creds: Default::default(),
-        exe: Vec::new(),
-        cmdline: Vec::new(),
-        environ: Vec::new(),
-        auxv: Vec::new(),
-        started,
-        dumpable: 1,
-        no_new_privs: false,
-    }
+    Process { threads: [pid].into(), rlimits, started, ..Process::new(pid, 0) }
 }
 
 /// A runnable task and its process, for tests of other subsystems.

@@ -12,6 +12,8 @@ pub mod page;
 pub enum TimerAction {
     /// ITIMER_REAL of a process.
     IntervalReal(u32),
+    /// A timer_create(2) timer: process and timer id.
+    Posix(u32, i32),
 }
 
 /// The page that the vDSO reads, at `vDSO image - PAGE_SIZE`, all little endian. A reader takes `sequence` (retry while odd), the rest,
@@ -57,12 +59,10 @@ impl Reset for Timekeeper {
 
 impl Kernel {
     /// Re-anchors the time page and moves relative timers by the pause.
-    pub fn time_after_fork(&mut self, _pause: Ns) {
+    pub fn time_after_fork(&mut self, pause: Ns) {
+        self.timers_after_fork(pause);
         self.reanchor_time();
     }
-
-    /// Fires due timers.
-    pub fn fire_timers(&mut self, _now: Ns) {}
 
     /// When the next timer fires.
     pub fn next_timer(&self) -> Option<Ns> {
