@@ -287,6 +287,7 @@ impl Kernel {
         }
         self.time_after_fork(pause);
         self.vfs_after_fork(args);
+        self.mm_after_fork();
     }
 
     /// Every field's declared behaviour at a fork.
