@@ -15,6 +15,8 @@ mod pages;
 pub mod path;
 mod proc_task;
 pub mod synth;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 
 pub use file::Files;

@@ -134,10 +134,12 @@ impl Kernel {
         }
         for name in [&b"tmp"[..], b"run"] {
             let root_fd = self.vfs.root_fd.clone().ok_or(Errno::ENOENT)?;
-            if matches!(lower::stat(root_fd.as_fd(), name), Ok((s, None)) if s.mode & S_IFMT == S_IFDIR) {
-                if let Some(id) = self.lookup(ROOT, name)? {
-                    self.vfs.dir_mut(id)?.lower = Some(name.to_vec());
-                }
+            let is_dir =
+                matches!(lower::stat(root_fd.as_fd(), name), Ok((s, _)) if s.mode & S_IFMT == S_IFDIR);
+            if is_dir && let Some(id) = self.lookup(ROOT, name)? {
+                self.vfs.dir_mut(id)?.lower = Some(name.to_vec());
+                // Removing it must not uncover the host's own.
+                self.vfs.dir_mut(ROOT)?.set_lower(name, Target::Inode(id));
             }
         }
         Ok(())
@@ -325,11 +327,18 @@ impl Kernel {
             return Ok(());
         }
         let size = inode.stat.size;
+        if size > self.platform.arena_len() {
+            return Err(Errno::ENOSPC);
+        }
         let fd = self.host_fd(id)?;
         let mut pages = BTreeMap::new();
         match self.copy_pages(&fd, size, &mut pages) {
             Ok(()) => {
-                self.vfs.inode_mut(id)?.kind = Kind::File(pages);
+                let node = self.vfs.inode_mut(id)?;
+                node.stat.blocks = u64_of(pages.len()) * 8;
+                node.kind = Kind::File(pages);
+                // The copy is a file of its own: other names of the lower file keep the old contents.
+                node.stat.nlink = node.stat.nlink.min(1);
                 Ok(())
             }
             Err(e) => {
@@ -480,7 +489,9 @@ impl Kernel {
             return Err(Errno::EFBIG);
         }
         if len == 0 && matches!(node.kind, Kind::Host { .. }) {
-            self.vfs.inode_mut(inode)?.kind = Kind::File(BTreeMap::new());
+            let node = self.vfs.inode_mut(inode)?;
+            node.kind = Kind::File(BTreeMap::new());
+            node.stat.nlink = node.stat.nlink.min(1);
         }
         self.copy_up(inode)?;
         let now = self.now_pair();
