@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 /// An inode's number in the guest's inode table.
 pub type InodeId = u64;
 
+mod data;
 pub mod file;
 pub mod inode;
 mod lower;

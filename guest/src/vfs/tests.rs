@@ -309,6 +309,29 @@ impl Kernel {
     }
 }
 
+#[test]
+fn a_host_tree_is_walked_and_listed() {
+    let mut k = kernel(std::path::Path::new("/usr"));
+    let mut queue = vec![ROOT];
+    let mut seen = 0;
+    while let Some(id) = queue.pop() {
+        let Ok(lines) = k.inode_readdir(id, 2, 64) else { continue };
+        for line in lines {
+            seen += 1;
+            let Ok(Some(child)) = k.lookup(id, &line.name) else { continue };
+            let stat = k.inode_stat(child).unwrap();
+            assert_eq!(super::inode::dtype(stat.mode), line.dtype, "{:?}", k.inode_path(child));
+            if k.vfs.inode(child).unwrap().is_dir() && queue.len() < 64 {
+                queue.push(child);
+            }
+        }
+        if seen > 2000 {
+            break;
+        }
+    }
+    assert!(seen > 100);
+}
+
 /// Process 1 with an open file on descriptor 5.
 fn process(k: &mut Kernel, file: u64) {
     let fds = [(5, crate::task::Fd { file, cloexec: true })].into();
@@ -402,7 +425,63 @@ fn proc_self_shows_the_process_and_its_descriptors() {
     assert_eq!(denied(&mut k, b"/dir/a", g::O_WRONLY), Errno::EACCES);
 }
 
+/// Every name refers to an inode that exists, and every inode of the in-memory layer has as many links as names.
+fn check_tree(k: &Kernel) {
+    let mut named = std::collections::BTreeMap::<InodeId, u64>::new();
+    for (id, inode) in &k.vfs.inodes {
+        let Kind::Dir(dir) = &inode.kind else { continue };
+        for (name, dentry) in &dir.names {
+            let present = dentry.cookie != 0;
+            assert_eq!(present, dir.order.get(&dentry.cookie) == Some(name));
+            if let super::inode::Target::Inode(child) = dentry.target {
+                assert!(k.vfs.inodes.contains_key(&child), "{id}: {name:?} is dangling");
+                *named.entry(child).or_default() += 1;
+            }
+        }
+    }
+    for (id, inode) in &k.vfs.inodes {
+        if matches!(inode.kind, Kind::File(_)) {
+            assert_eq!(named.get(id).copied().unwrap_or(0), inode.stat.nlink, "links of {id}");
+        }
+        if inode.is_dir() && *id != ROOT && !matches!(inode.kind, Kind::Synth(_)) {
+            assert_eq!(named.get(id).copied().unwrap_or(0), 1, "names of directory {id}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_series_of_changes_keeps_names_and_links_consistent(
+        ops in prop::collection::vec((0..8_u8, 0..9_usize, 0..9_usize), 1..40),
+    ) {
+        const PATHS: [&str; 9] =
+            ["/file", "/dir", "/dir/a", "/dir/sub", "/dir/sub/n", "/tmp/d", "/tmp/d/e", "/tmp/f", "/link"];
+        let (top, mut k) = tree();
+        for (op, a, b) in ops {
+            let (a, b) = (PATHS[a].as_bytes(), PATHS[b].as_bytes());
+            let (Ok(from), Ok(to)) = (k.resolve(0, AT_FDCWD, a, false), k.resolve(0, AT_FDCWD, b, false)) else {
+                continue;
+            };
+            let _ = match op {
+                0 => k.unlink(0, &from),
+                1 => k.remove_dir(0, &from),
+                2 => k.make_dir(0, &from, 0o755).map(drop),
+                3 => k.rename(0, &from, &to, false, false),
+                4 => k.rename(0, &from, &to, false, true),
+                5 => from.inode.map_or(Ok(()), |id| k.link(0, id, &to)),
+                6 => k.make_symlink(0, &from, b.to_vec()).map(drop),
+                _ => k.open_path(0, AT_FDCWD, a, g::O_CREAT | g::O_RDWR, 0o644).map(|file| {
+                    if let FileKind::Inode(id) = k.files.get(file).unwrap().kind {
+                        k.inode_write(id, 5000, b"data").unwrap();
+                        k.inode_open_count(id, -1);
+                    }
+                }),
+            };
+            check_tree(&k);
+        }
+        prop_assert_eq!(fs::read_to_string(top.path().join("root/file")).unwrap(), "lower");
+    }
+
     #[test]
     fn no_path_reaches_the_secret_or_panics(
         parts in prop::collection::vec(
