@@ -26,6 +26,7 @@ fn tree() -> (tempfile::TempDir, Kernel) {
     let root = top.path().join("root");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("file"), "lower").unwrap();
+    fs::hard_link(root.join("file"), root.join("file2")).unwrap();
     fs::create_dir_all(root.join("dir/sub")).unwrap();
     fs::write(root.join("dir/a"), "a").unwrap();
     fs::write(root.join("dir/b"), "b").unwrap();
@@ -423,6 +424,22 @@ fn proc_self_shows_the_process_and_its_descriptors() {
     assert_eq!(denied(&mut k, b"/proc/self/fd/5", g::O_RDONLY), Errno::EACCES);
     assert_eq!(denied(&mut k, b"/new", g::O_CREAT | g::O_WRONLY), Errno::EACCES);
     assert_eq!(denied(&mut k, b"/dir/a", g::O_WRONLY), Errno::EACCES);
+}
+
+#[test]
+fn a_task_does_not_leave_its_root() {
+    let (_top, mut k) = tree();
+    let file = k.open_path(0, AT_FDCWD, b"/file", g::O_RDONLY, 0).unwrap();
+    process(&mut k, file);
+    let dir = k.lookup_dir(0, b"/dir").unwrap();
+    for (_, fs) in k.fs_contexts.iter_mut() {
+        fs.root = dir;
+        fs.cwd = dir;
+    }
+    for path in [&b"/../file"[..], b"../file", b"/file", b"sub/../../file", b"/out/../file"] {
+        assert_eq!(k.open_path(1, AT_FDCWD, path, 0, 0).unwrap_err(), Errno::ENOENT);
+    }
+    assert!(k.open_path(1, AT_FDCWD, b"/../a", 0, 0).is_ok());
 }
 
 /// Every name refers to an inode that exists, and every inode of the in-memory layer has as many links as names.
