@@ -115,6 +115,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(g::__NR_chmod, "chmod", &[Path, Octal], attrs::chmod),
     Entry::full(g::__NR_fchmod, "fchmod", &[Fd, Octal], attrs::fchmod),
     Entry::full(g::__NR_fchmodat, "fchmodat", &[DirFd, Path, Octal], attrs::fchmodat),
+    Entry::full(g::__NR_fchmodat2, "fchmodat2", &[DirFd, Path, Octal, AT_FLAGS], attrs::fchmodat2),
     Entry::full(g::__NR_chown, "chown", &[Path, Int, Int], attrs::chown),
     Entry::full(g::__NR_fchown, "fchown", &[Fd, Int, Int], attrs::fchown),
     Entry::full(g::__NR_lchown, "lchown", &[Path, Int, Int], attrs::lchown),

@@ -8,6 +8,7 @@
 
 use super::{Device, InodeId, Stat};
 use crate::errno::Errno;
+use crate::num::u64_of;
 use crate::platform::Gpa;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 /// Inodes of the in-memory layer that may exist at once (ENOSPC beyond).
 pub const MAX_UPPER_INODES: u64 = 1 << 18;
+/// Bytes of link targets and extended attributes that the in-memory layer may hold.
+const MAX_SMALL: u64 = 64 << 20;
 /// Names known to be absent that are kept before all of them are forgotten.
 const MAX_NEGATIVE: u64 = 1 << 16;
 /// Host descriptors kept open for reading before the idle ones are closed.
@@ -73,6 +76,8 @@ pub struct Dentry {
     pub target: Target,
     /// Its position in listings; 0 for names that are absent.
     pub cookie: u64,
+    /// The lower directory holds the name too, so that removing it leaves a whiteout.
+    pub in_lower: bool,
 }
 
 /// A directory's contents.
@@ -99,7 +104,7 @@ impl Dir {
     /// Binds a name, keeping its place in listings when it already exists.
     pub fn set(&mut self, name: &[u8], target: Target) {
         let present = matches!(target, Target::Inode(_) | Target::Lower(..));
-        let old = self.names.get(name).map_or(0, |d| d.cookie);
+        let (old, in_lower) = self.names.get(name).map_or((0, false), |d| (d.cookie, d.in_lower));
         let cookie = match (present, old) {
             (true, 0) => {
                 self.last_cookie += 1;
@@ -112,12 +117,20 @@ impl Dir {
                 0
             }
         };
-        self.names.insert(name.to_vec(), Dentry { target, cookie });
+        self.names.insert(name.to_vec(), Dentry { target, cookie, in_lower });
+    }
+
+    /// Binds a name that the lower directory holds.
+    pub fn set_lower(&mut self, name: &[u8], target: Target) {
+        self.set(name, target);
+        if let Some(d) = self.names.get_mut(name) {
+            d.in_lower = true;
+        }
     }
 
     /// Unbinds a name: hides it where a lower directory may hold it too.
     pub fn remove(&mut self, name: &[u8]) {
-        if self.lower.is_some() {
+        if self.names.get(name).is_some_and(|d| d.in_lower) {
             self.set(name, Target::Whiteout);
         } else if let Some(d) = self.names.remove(name) {
             self.order.remove(&d.cookie);
@@ -194,6 +207,8 @@ pub struct Vfs {
     pub(super) inodes: BTreeMap<InodeId, Inode>,
     pub(super) next: InodeId,
     pub(super) upper_count: u64,
+    /// Host memory in bytes that link targets and extended attributes of the in-memory layer use.
+    pub(super) small_bytes: u64,
     negative: u64,
     /// The host directory under the root.
     #[serde(skip)]
@@ -288,17 +303,38 @@ impl Vfs {
         self.orphans.remove(&id);
         self.host_fds.remove(&id);
         let Some(inode) = self.inodes.remove(&id) else { return Vec::new() };
+        let attrs: usize = inode.xattrs.iter().map(|(k, v)| k.len() + v.len() + 1).sum();
+        self.small_bytes = self.small_bytes.saturating_sub(u64_of(attrs));
         if inode.stat.ino >= UPPER_INO {
             self.upper_count = self.upper_count.saturating_sub(1);
         }
         match inode.kind {
             Kind::File(pages) => pages.into_values().collect(),
+            Kind::Symlink(target) if inode.stat.ino >= UPPER_INO => {
+                self.small_bytes = self.small_bytes.saturating_sub(u64_of(target.len()));
+                Vec::new()
+            }
             Kind::Synth(path) => {
                 self.synth.remove(&path);
                 Vec::new()
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Accounts for more bytes of link targets and extended attributes. ENOSPC.
+    pub fn charge(&mut self, bytes: usize) -> Result<(), Errno> {
+        let after = self.small_bytes.saturating_add(u64_of(bytes));
+        if after > MAX_SMALL {
+            return Err(Errno::ENOSPC);
+        }
+        self.small_bytes = after;
+        Ok(())
+    }
+
+    /// Gives bytes that were charged back.
+    pub fn uncharge(&mut self, bytes: usize) {
+        self.small_bytes = self.small_bytes.saturating_sub(u64_of(bytes));
     }
 
     /// Remembers that a name is absent; forgets all such names when there are too many.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 /// An inode's number in the guest's inode table.
 pub type InodeId = u64;
 
+mod data;
 pub mod file;
 pub mod inode;
 mod lower;
@@ -15,6 +16,8 @@ mod pages;
 pub mod path;
 mod proc_task;
 pub mod synth;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 
 pub use file::Files;

@@ -119,7 +119,8 @@ impl Kernel {
         if let Ok(node) = self.vfs.inode_mut(dir) {
             node.stat.mtime = now;
             node.stat.ctime = now;
-            node.stat.nlink = node.stat.nlink.saturating_add_signed(subdirs);
+            // Some host file systems give every directory one link; zero would mean removed.
+            node.stat.nlink = node.stat.nlink.saturating_add_signed(subdirs).max(1);
         }
     }
 
@@ -149,9 +150,11 @@ impl Kernel {
         let node = self.vfs.inode_mut(id)?;
         node.stat.ctime = now;
         // Lower hard links cannot all be found, so removing one name of a lower file removes the inode that stood for it.
-        let lower = matches!(node.kind, Kind::Host { .. } | Kind::Special);
+        let lower = matches!(node.kind, Kind::Host { .. });
         node.stat.nlink = if node.is_dir() || lower { 0 } else { node.stat.nlink.saturating_sub(1) };
-        if node.stat.nlink == 0 && node.opens == 0 {
+        if node.stat.nlink > 0 {
+            self.vfs.upper_count = self.vfs.upper_count.saturating_sub(1);
+        } else if node.opens == 0 {
             self.reap_inode(id);
         }
         Ok(())
@@ -231,13 +234,19 @@ impl Kernel {
             return Err(Errno::EPERM);
         }
         self.may_change(&creds, walk.parent)?;
+        if self.vfs.upper_count >= super::inode::MAX_UPPER_INODES {
+            return Err(Errno::ENOSPC);
+        }
         self.copy_up(inode)?;
         let now = self.now_pair();
         let node = self.vfs.inode_mut(inode)?;
+        let more = node.stat.nlink > 0;
         node.stat.nlink += 1;
         node.stat.ctime = now;
         node.parent = walk.parent;
         node.name.clone_from(&walk.name);
+        // Each further name counts like an inode: it takes as much of the host's memory.
+        self.vfs.upper_count += u64::from(more);
         self.vfs.dir_mut(walk.parent)?.set(&walk.name, Target::Inode(inode));
         self.touch_dir(walk.parent, 0);
         Ok(())
@@ -343,7 +352,7 @@ impl Kernel {
         let dir = self.vfs.dir_mut(id)?;
         for (name, ino, kind) in lines {
             if !dir.names.contains_key(&name) {
-                dir.set(&name, Target::Lower(ino, kind));
+                dir.set_lower(&name, Target::Lower(ino, kind));
             }
         }
         dir.listed = true;
@@ -405,6 +414,12 @@ impl Kernel {
         if walk.dir && walk.inode.is_none() {
             return Err(Errno::ENOENT);
         }
-        self.create(tid, walk, Kind::Symlink(target), S_IFLNK | 0o777, 0)
+        let len = target.len();
+        self.vfs.charge(len)?;
+        let made = self.create(tid, walk, Kind::Symlink(target), S_IFLNK | 0o777, 0);
+        if made.is_err() {
+            self.vfs.uncharge(len);
+        }
+        made
     }
 }

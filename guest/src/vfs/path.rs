@@ -126,7 +126,12 @@ impl Kernel {
         let (Some(base), Some(root)) = (&d.lower, &self.vfs.root_fd) else { return Ok(None) };
         let path = join(base, name);
         match lower::stat(root.as_fd(), &path) {
-            Ok((stat, link)) => {
+            Ok((mut stat, link)) => {
+                if !matches!(stat.mode & super::inode::S_IFMT, super::inode::S_IFREG | super::inode::S_IFDIR)
+                {
+                    // Its other names in the lower tree are not known.
+                    stat.nlink = 1;
+                }
                 let kind = match (stat.mode & super::inode::S_IFMT, link) {
                     (_, Some(target)) => Kind::Symlink(target),
                     (super::inode::S_IFDIR, _) => Kind::Dir(super::inode::Dir::over(Some(path))),
@@ -134,7 +139,7 @@ impl Kernel {
                     _ => Kind::Special,
                 };
                 let id = self.vfs.add(kind, stat, dir, name, fs)?;
-                self.vfs.dir_mut(dir)?.set(name, Target::Inode(id));
+                self.vfs.dir_mut(dir)?.set_lower(name, Target::Inode(id));
                 Ok(Some(id))
             }
             Err(Errno::ENOENT) => {

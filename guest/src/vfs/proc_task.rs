@@ -86,7 +86,7 @@ impl Kernel {
         let started = process.started / 10_000_000;
         format!(
             "{} ({}) {state} {} {} {} 0 -1 4194304 0 0 0 0 {ticks} 0 0 0 20 0 {} 0 {started} {vsize} {} \
-             18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+             18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
             task.tid,
             name_of(task),
             process.parent,

@@ -71,6 +71,16 @@ pub(super) fn fchmodat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     change_mode(c, object, mode)
 }
 
+pub(super) fn fchmodat2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    let [dirfd, path, mode, flags, ..] = *a;
+    let flags = low32(flags);
+    if flags & !(g::AT_SYMLINK_NOFOLLOW | g::AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let object = c.object_at_flags(dirfd, path, flags, flags & g::AT_SYMLINK_NOFOLLOW == 0)?;
+    change_mode(c, object, mode)
+}
+
 fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysResult {
     let Object::Inode(id) = object else { return ret(0) };
     let (uid, gid) = (low32(uid), low32(gid));

@@ -68,6 +68,10 @@ fn set(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
     if total(node) - old.unwrap_or(0) + key.len() + value.len() + 1 > MAX_TOTAL {
         return Err(Errno::ENOSPC);
     }
+    let bytes = key.len() + value.len() + 1;
+    c.k.vfs.charge(bytes)?;
+    c.k.vfs.uncharge(old.unwrap_or(0));
+    let node = c.k.vfs.inode_mut(id)?;
     node.xattrs.insert(key, value);
     node.stat.ctime = now;
     ret(0)
@@ -108,7 +112,8 @@ fn remove(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
     let [_, key, ..] = *a;
     let key = name(c, key)?;
     let id = holder(c, object, &key, MAY_WRITE)?;
-    c.k.vfs.inode_mut(id)?.xattrs.remove(&key).ok_or(Errno::ENODATA)?;
+    let value = c.k.vfs.inode_mut(id)?.xattrs.remove(&key).ok_or(Errno::ENODATA)?;
+    c.k.vfs.uncharge(key.len() + value.len() + 1);
     ret(0)
 }
 

@@ -1,0 +1,532 @@
+//! The file tree on the fake platform with a temporary directory as the lower tree.
+
+use super::inode::{Kind, ROOT, S_IFLNK};
+use super::path::Walk;
+use super::{FileKind, InodeId};
+use crate::abi::AT_FDCWD;
+use crate::errno::Errno;
+use crate::kernel::{Kernel, Limits};
+use crate::platform::fake::FakePlatform;
+use linux_raw_sys::general as g;
+use proptest::prelude::*;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+fn kernel(dir: &std::path::Path) -> Kernel {
+    let mut k = Kernel::new(Arc::new(FakePlatform::new(64 << 20)), Limits::default()).unwrap();
+    k.mount_root(fs::File::open(dir).unwrap().into()).unwrap();
+    k
+}
+
+/// A lower tree with a file, a directory, links, and a secret outside of it.
+fn tree() -> (tempfile::TempDir, Kernel) {
+    let top = tempfile::tempdir().unwrap();
+    fs::write(top.path().join("secret"), "secret").unwrap();
+    let root = top.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), "lower").unwrap();
+    fs::hard_link(root.join("file"), root.join("file2")).unwrap();
+    fs::create_dir_all(root.join("dir/sub")).unwrap();
+    fs::write(root.join("dir/a"), "a").unwrap();
+    fs::write(root.join("dir/b"), "b").unwrap();
+    symlink("loop2", root.join("loop1")).unwrap();
+    symlink("loop1", root.join("loop2")).unwrap();
+    symlink("file", root.join("link")).unwrap();
+    symlink("/dir", root.join("abs")).unwrap();
+    symlink("../../secret", root.join("dir/out")).unwrap();
+    symlink("../secret", root.join("out")).unwrap();
+    symlink(top.path().join("secret"), root.join("out2")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from(0o666),
+        0,
+    )
+    .unwrap();
+    let k = kernel(&root);
+    (top, k)
+}
+
+fn open(k: &mut Kernel, path: &str, flags: u32) -> Result<InodeId, Errno> {
+    let file = k.open_path(0, AT_FDCWD, path.as_bytes(), flags, 0o644)?;
+    match k.files.get(file).unwrap().kind {
+        FileKind::Inode(id) | FileKind::Device(_, id) => Ok(id),
+        _ => panic!("{path} is no inode"),
+    }
+}
+
+fn read(k: &mut Kernel, path: &str) -> Result<String, Errno> {
+    let id = open(k, path, g::O_RDONLY)?;
+    contents(k, id)
+}
+
+fn contents(k: &mut Kernel, id: InodeId) -> Result<String, Errno> {
+    let mut buf = vec![0; 65536];
+    let n = k.inode_read(id, 0, &mut buf)?;
+    Ok(String::from_utf8_lossy(&buf[..n]).into_owned())
+}
+
+fn at(k: &mut Kernel, path: &str) -> Walk {
+    k.resolve(0, AT_FDCWD, path.as_bytes(), false).unwrap()
+}
+
+fn names(k: &mut Kernel, path: &str) -> Vec<String> {
+    let id = open(k, path, g::O_RDONLY | g::O_DIRECTORY).unwrap();
+    let mut all: Vec<String> = k
+        .inode_readdir(id, 2, 1000)
+        .unwrap()
+        .into_iter()
+        .map(|l| String::from_utf8(l.name).unwrap())
+        .collect();
+    all.sort();
+    all
+}
+
+fn write(k: &mut Kernel, path: &str, text: &str) {
+    let id = open(k, path, g::O_WRONLY | g::O_CREAT | g::O_TRUNC).unwrap();
+    assert_eq!(k.inode_write(id, 0, text.as_bytes()), Ok(text.len()));
+}
+
+#[test]
+fn lower_files_are_read_through_links_relative_and_absolute() {
+    let (_top, mut k) = tree();
+    assert_eq!(read(&mut k, "/file").unwrap(), "lower");
+    assert_eq!(read(&mut k, "link").unwrap(), "lower");
+    assert_eq!(read(&mut k, "/abs/a").unwrap(), "a");
+    assert_eq!(read(&mut k, "/abs/../file").unwrap(), "lower");
+    let id = open(&mut k, "/abs/a", g::O_RDONLY).unwrap();
+    assert_eq!(k.inode_path(id), b"/dir/a");
+}
+
+#[test]
+fn symlink_loops_end_in_eloop() {
+    let (_top, mut k) = tree();
+    assert_eq!(open(&mut k, "/loop1", 0), Err(Errno::ELOOP));
+    assert_eq!(open(&mut k, "/link", g::O_NOFOLLOW), Err(Errno::ELOOP));
+    assert!(open(&mut k, "/link", g::O_NOFOLLOW | g::O_PATH).is_ok());
+}
+
+#[test]
+fn dot_dot_at_the_root_stays_there() {
+    let (_top, mut k) = tree();
+    assert_eq!(read(&mut k, "/../../../file").unwrap(), "lower");
+    for path in ["/out", "/out2", "/dir/out", "/../secret", "/dir/../../secret"] {
+        assert_eq!(read(&mut k, path), Err(Errno::ENOENT), "{path}");
+    }
+}
+
+#[test]
+fn writing_copies_up_and_leaves_the_lower_file_alone() {
+    let (top, mut k) = tree();
+    let id = open(&mut k, "/file", g::O_RDWR).unwrap();
+    assert_eq!(k.inode_write(id, 5, b" and upper"), Ok(10));
+    assert_eq!(read(&mut k, "/file").unwrap(), "lower and upper");
+    k.inode_truncate(id, 2).unwrap();
+    k.inode_truncate(id, 4).unwrap();
+    assert_eq!(read(&mut k, "/file").unwrap(), "lo\0\0");
+    assert_eq!(fs::read_to_string(top.path().join("root/file")).unwrap(), "lower");
+    assert!(matches!(k.vfs.inode(id).unwrap().kind, Kind::File(_)));
+}
+
+#[test]
+fn a_removed_lower_name_stays_removed_and_can_be_made_again() {
+    let (top, mut k) = tree();
+    let walk = at(&mut k, "/dir/a");
+    k.unlink(0, &walk).unwrap();
+    assert_eq!(read(&mut k, "/dir/a"), Err(Errno::ENOENT));
+    assert_eq!(names(&mut k, "/dir"), ["b", "out", "sub"]);
+    write(&mut k, "/dir/a", "new");
+    assert_eq!(read(&mut k, "/dir/a").unwrap(), "new");
+    assert_eq!(names(&mut k, "/dir"), ["a", "b", "out", "sub"]);
+    let walk = at(&mut k, "/dir/a");
+    k.unlink(0, &walk).unwrap();
+    assert_eq!(read(&mut k, "/dir/a"), Err(Errno::ENOENT));
+    assert_eq!(fs::read_to_string(top.path().join("root/dir/a")).unwrap(), "a");
+}
+
+#[test]
+fn a_directory_made_over_a_removed_one_is_empty() {
+    let (_top, mut k) = tree();
+    for path in ["/dir/a", "/dir/b", "/dir/out"] {
+        let walk = at(&mut k, path);
+        k.unlink(0, &walk).unwrap();
+    }
+    let walk = at(&mut k, "/dir");
+    assert_eq!(k.remove_dir(0, &walk), Err(Errno::ENOTEMPTY));
+    let sub = at(&mut k, "/dir/sub");
+    k.remove_dir(0, &sub).unwrap();
+    k.remove_dir(0, &walk).unwrap();
+    let walk = at(&mut k, "/dir");
+    k.make_dir(0, &walk, 0o755).unwrap();
+    assert!(names(&mut k, "/dir").is_empty());
+    assert_eq!(read(&mut k, "/dir/a"), Err(Errno::ENOENT));
+}
+
+#[test]
+fn an_unlinked_file_lives_until_it_is_closed() {
+    let (_top, mut k) = tree();
+    write(&mut k, "/tmp/x", "alive");
+    let id = open(&mut k, "/tmp/x", g::O_RDONLY).unwrap();
+    let opens = i32::try_from(k.vfs.inode(id).unwrap().opens).unwrap();
+    k.inode_open_count(id, 1 - opens);
+    let walk = at(&mut k, "/tmp/x");
+    k.unlink(0, &walk).unwrap();
+    assert_eq!(read(&mut k, "/tmp/x"), Err(Errno::ENOENT));
+    assert_eq!(contents(&mut k, id).unwrap(), "alive");
+    assert_eq!(k.inode_path(id), b"/tmp/x (deleted)");
+    k.inode_open_count(id, -1);
+    assert_eq!(k.inode_stat(id), Err(Errno::ENOENT));
+}
+
+#[test]
+fn rename_replaces_files_and_hides_the_lower_name() {
+    let (_top, mut k) = tree();
+    write(&mut k, "/tmp/x", "x");
+    let (from, to) = (at(&mut k, "/file"), at(&mut k, "/tmp/x"));
+    k.rename(0, &from, &to, true, false).unwrap_err();
+    k.rename(0, &from, &to, false, false).unwrap();
+    assert_eq!(read(&mut k, "/file"), Err(Errno::ENOENT));
+    assert_eq!(read(&mut k, "/tmp/x").unwrap(), "lower");
+    let (from, to) = (at(&mut k, "/dir"), at(&mut k, "/dir/sub/x"));
+    assert_eq!(k.rename(0, &from, &to, false, false), Err(Errno::EINVAL));
+    let to = at(&mut k, "/moved");
+    k.rename(0, &from, &to, false, false).unwrap();
+    assert_eq!(read(&mut k, "/moved/a").unwrap(), "a");
+    assert_eq!(names(&mut k, "/moved"), ["a", "b", "out", "sub"]);
+    assert_eq!(read(&mut k, "/dir/a"), Err(Errno::ENOENT));
+    let (from, to) = (at(&mut k, "/moved/a"), at(&mut k, "/dev/shm/a"));
+    assert_eq!(k.rename(0, &from, &to, false, false), Err(Errno::EXDEV));
+    let (from, to) = (at(&mut k, "/moved/a"), at(&mut k, "/tmp/x"));
+    k.rename(0, &from, &to, false, true).unwrap();
+    assert_eq!(read(&mut k, "/moved/a").unwrap(), "lower");
+    assert_eq!(read(&mut k, "/tmp/x").unwrap(), "a");
+}
+
+#[test]
+fn listings_merge_both_layers_and_survive_removals_in_between() {
+    let (_top, mut k) = tree();
+    write(&mut k, "/dir/c", "c");
+    let id = open(&mut k, "/dir", g::O_RDONLY).unwrap();
+    let mut seen = Vec::new();
+    let mut pos = 0;
+    loop {
+        let lines = k.inode_readdir(id, pos, 1).unwrap();
+        let Some(line) = lines.into_iter().next() else { break };
+        pos = line.next;
+        let name = String::from_utf8(line.name).unwrap();
+        if !name.starts_with('.') && name != "sub" {
+            let walk = at(&mut k, &format!("/dir/{name}"));
+            k.unlink(0, &walk).unwrap();
+        }
+        seen.push(name);
+    }
+    seen.sort();
+    assert_eq!(seen, [".", "..", "a", "b", "c", "out", "sub"]);
+    assert_eq!(names(&mut k, "/dir"), ["sub"]);
+}
+
+#[test]
+fn names_made_and_removed_leave_nothing_behind() {
+    let (_top, mut k) = tree();
+    let inodes = k.vfs.inodes.len();
+    for i in 0..50 {
+        let path = format!("/dir/n{i}");
+        let id = open(&mut k, &path, g::O_CREAT | g::O_RDWR).unwrap();
+        let walk = at(&mut k, &path);
+        k.unlink(0, &walk).unwrap();
+        k.inode_open_count(id, -1);
+    }
+    let dir = open(&mut k, "/dir", 0).unwrap();
+    assert!(k.vfs.dir(dir).unwrap().names.is_empty());
+    assert_eq!(k.vfs.inodes.len(), inodes + 1, "only /dir itself is new");
+}
+
+#[test]
+fn open_flags_fail_as_on_linux() {
+    let (_top, mut k) = tree();
+    let mut fails = |path: &str, flags: u32, errno: Errno| {
+        assert_eq!(open(&mut k, path, flags), Err(errno), "{path} {flags:o}");
+    };
+    fails("/file", g::O_CREAT | g::O_EXCL, Errno::EEXIST);
+    fails("/link", g::O_CREAT | g::O_EXCL, Errno::EEXIST);
+    fails("/file/", 0, Errno::ENOTDIR);
+    fails("/file/x", 0, Errno::ENOTDIR);
+    fails("/file", g::O_DIRECTORY, Errno::ENOTDIR);
+    fails("/dir", g::O_WRONLY, Errno::EISDIR);
+    fails("/dir", g::O_CREAT, Errno::EISDIR);
+    fails("/new/", g::O_CREAT, Errno::EISDIR);
+    fails("/none/new", g::O_CREAT, Errno::ENOENT);
+    fails("", 0, Errno::ENOENT);
+    fails(&"x".repeat(256), 0, Errno::ENAMETOOLONG);
+    fails(&"x/".repeat(2048), 0, Errno::ENAMETOOLONG);
+    fails("/fifo", 0, Errno::ENXIO);
+    fails("/dev/tty", g::O_RDWR, Errno::ENXIO);
+    fails("/tmp", O_TMPFILE_READ, Errno::EINVAL);
+    fails("/proc/new", g::O_CREAT | g::O_WRONLY, Errno::ENOENT);
+    assert!(open(&mut k, "/dir/", 0).is_ok());
+    let id = open(&mut k, "/tmp", g::O_TMPFILE | g::O_RDWR).unwrap();
+    assert_eq!(k.inode_stat(id).unwrap().nlink, 0);
+}
+
+const O_TMPFILE_READ: u32 = g::O_TMPFILE;
+
+#[test]
+fn proc_sys_and_dev_are_always_the_guests_own() {
+    let top = tempfile::tempdir().unwrap();
+    fs::create_dir(top.path().join("proc")).unwrap();
+    fs::write(top.path().join("proc/version"), "of the host").unwrap();
+    let mut k = kernel(top.path());
+    assert!(read(&mut k, "/proc/version").unwrap().starts_with("Linux version"));
+    assert_eq!(read(&mut k, "/sys/devices/system/cpu/online").unwrap(), "0\n");
+    assert!(read(&mut k, "/proc/meminfo").unwrap().starts_with("MemTotal:        1048576 kB\n"));
+    let uuid = read(&mut k, "/proc/sys/kernel/random/uuid").unwrap();
+    assert_eq!(uuid.len(), 37);
+    assert_ne!(uuid, read(&mut k, "/proc/sys/kernel/random/uuid").unwrap());
+    let boot = read(&mut k, "/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(boot, read(&mut k, "/proc/sys/kernel/random/boot_id").unwrap());
+    assert!(names(&mut k, "/").contains(&"proc".to_owned()));
+    for name in names(&mut k, "/proc") {
+        assert!(k.resolve(0, AT_FDCWD, format!("/proc/{name}").as_bytes(), false).unwrap().inode.is_some());
+    }
+}
+
+#[test]
+fn the_tree_survives_being_written_out_and_read_again() {
+    let (top, mut k) = tree();
+    write(&mut k, "/dir/c", "c");
+    let bytes = postcard::to_allocvec(&k.vfs).unwrap();
+    k.vfs = postcard::from_bytes(&bytes).unwrap();
+    k.vfs_set_root(top.path());
+    assert_eq!(read(&mut k, "/dir/c").unwrap(), "c");
+    assert_eq!(read(&mut k, "/file").unwrap(), "lower");
+    assert_eq!(read(&mut k, "/dir/b").unwrap(), "b");
+}
+
+impl Kernel {
+    fn vfs_set_root(&mut self, top: &std::path::Path) {
+        self.set_root_fd(fs::File::open(top.join("root")).unwrap().into());
+    }
+}
+
+#[test]
+fn a_host_tree_is_walked_and_listed() {
+    let mut k = kernel(std::path::Path::new("/usr"));
+    let mut queue = vec![ROOT];
+    let mut seen = 0;
+    while let Some(id) = queue.pop() {
+        let Ok(lines) = k.inode_readdir(id, 2, 64) else { continue };
+        for line in lines {
+            seen += 1;
+            let Ok(Some(child)) = k.lookup(id, &line.name) else { continue };
+            let stat = k.inode_stat(child).unwrap();
+            assert_eq!(super::inode::dtype(stat.mode), line.dtype, "{:?}", k.inode_path(child));
+            if k.vfs.inode(child).unwrap().is_dir() && queue.len() < 64 {
+                queue.push(child);
+            }
+        }
+        if seen > 2000 {
+            break;
+        }
+    }
+    assert!(seen > 100);
+}
+
+/// Process 1 with an open file on descriptor 5.
+fn process(k: &mut Kernel, file: u64) {
+    let fds = [(5, crate::task::Fd { file, cloexec: true })].into();
+    let files = k.fd_tables.insert(crate::task::FdTable { fds, refs: 1 });
+    let fs = k.fs_contexts.insert(crate::task::FsContext { root: ROOT, cwd: ROOT, umask: 0o022, refs: 1 });
+    let task = crate::task::Task {
+        tid: 1,
+        pid: 1,
+        regs: Default::default(),
+        xstate: None,
+        state: crate::task::TaskState::Runnable,
+        syscall: None,
+        resume: None,
+        mm: 0,
+        files,
+        fs,
+        sigmask: 0,
+        saved_sigmask: None,
+        pending: Default::default(),
+        altstack: Default::default(),
+        clear_child_tid: 0,
+        robust_list: 0,
+        rseq: Default::default(),
+        name: *b"a (name)\0\0\0\0\0\0\0\0",
+        cpu_ns: 0,
+        exiting: false,
+    };
+    let process = crate::task::Process {
+        pid: 1,
+        parent: 0,
+        pgid: 1,
+        sid: 1,
+        threads: [1].into(),
+        actions: Vec::new(),
+        pending: Default::default(),
+        zombie: None,
+        group_exit: None,
+        exit_signal: 17,
+        rlimits: Default::default(),
+        creds: Default::default(),
+        exe: b"/file".to_vec(),
+        cmdline: b"file\0-x\0".to_vec(),
+        environ: Vec::new(),
+        auxv: Vec::new(),
+        started: 0,
+        dumpable: 1,
+        no_new_privs: false,
+    };
+    k.tasks.insert(1, task);
+    k.processes.insert(1, process);
+}
+
+#[test]
+fn proc_self_shows_the_process_and_its_descriptors() {
+    let (_top, mut k) = tree();
+    let file = k.open_path(0, AT_FDCWD, b"/dir/a", g::O_RDONLY, 0).unwrap();
+    process(&mut k, file);
+    let link = |k: &mut Kernel, path: &str| {
+        let id = k.resolve(1, AT_FDCWD, path.as_bytes(), false).unwrap().inode.unwrap();
+        String::from_utf8(k.link_text(1, id).unwrap()).unwrap()
+    };
+    assert_eq!(link(&mut k, "/proc/self"), "1");
+    assert_eq!(link(&mut k, "/proc/thread-self"), "1/task/1");
+    assert_eq!(link(&mut k, "/proc/self/fd/5"), "/dir/a");
+    assert_eq!(link(&mut k, "/proc/self/exe"), "/file");
+    assert_eq!(link(&mut k, "/proc/self/cwd"), "/");
+    let mut text = |path: &str| {
+        let file = k.open_path(1, AT_FDCWD, path.as_bytes(), g::O_RDONLY, 0)?;
+        let FileKind::Inode(id) = k.files.get(file).unwrap().kind else { panic!("{path} is no inode") };
+        contents(&mut k, id)
+    };
+    assert_eq!(text("/proc/self/fd/5").unwrap(), "a");
+    assert_eq!(text("/dev/fd/5").unwrap(), "a");
+    assert_eq!(text("/proc/self/exe").unwrap(), "lower");
+    assert_eq!(text("/proc/self/cmdline").unwrap(), "file\0-x\0");
+    assert_eq!(text("/proc/self/comm").unwrap(), "a (name)\n");
+    assert_eq!(text("/proc/self/fd/6"), Err(Errno::ENOENT));
+    assert_eq!(text("/proc/2/stat"), Err(Errno::ENOENT));
+    assert_eq!(text("/proc/self/mem"), Err(Errno::EACCES));
+    let stat = text("/proc/self/stat").unwrap();
+    assert!(stat.starts_with("1 (a (name)) R 0 1 1 "), "{stat}");
+    assert_eq!(stat.rsplit(") ").next().unwrap().split_whitespace().count(), 50, "52 fields: proc(5)");
+    let status = text("/proc/self/status").unwrap();
+    assert!(status.contains("\nUid:\t0\t0\t0\t0\n"), "{status}");
+    assert!(text("/proc/self/fdinfo/5").unwrap().contains("flags:\t02100000\n"));
+    k.processes.get_mut(&1).unwrap().creds.fsuid = 1000;
+    let denied =
+        |k: &mut Kernel, path: &[u8], flags| k.open_path(1, AT_FDCWD, path, flags, 0o644).unwrap_err();
+    assert_eq!(denied(&mut k, b"/proc/self/fd/5", g::O_RDONLY), Errno::EACCES);
+    assert_eq!(denied(&mut k, b"/new", g::O_CREAT | g::O_WRONLY), Errno::EACCES);
+    assert_eq!(denied(&mut k, b"/dir/a", g::O_WRONLY), Errno::EACCES);
+}
+
+#[test]
+fn a_task_does_not_leave_its_root() {
+    let (_top, mut k) = tree();
+    let file = k.open_path(0, AT_FDCWD, b"/file", g::O_RDONLY, 0).unwrap();
+    process(&mut k, file);
+    let dir = k.lookup_dir(0, b"/dir").unwrap();
+    for (_, fs) in k.fs_contexts.iter_mut() {
+        fs.root = dir;
+        fs.cwd = dir;
+    }
+    for path in [&b"/../file"[..], b"../file", b"/file", b"sub/../../file", b"/out/../file"] {
+        assert_eq!(k.open_path(1, AT_FDCWD, path, 0, 0).unwrap_err(), Errno::ENOENT);
+    }
+    assert!(k.open_path(1, AT_FDCWD, b"/../a", 0, 0).is_ok());
+}
+
+/// Every name refers to an inode that exists, and every inode of the in-memory layer has as many links as names.
+fn check_tree(k: &Kernel) {
+    let mut named = std::collections::BTreeMap::<InodeId, u64>::new();
+    for (id, inode) in &k.vfs.inodes {
+        let Kind::Dir(dir) = &inode.kind else { continue };
+        for (name, dentry) in &dir.names {
+            let present = dentry.cookie != 0;
+            assert_eq!(present, dir.order.get(&dentry.cookie) == Some(name));
+            if let super::inode::Target::Inode(child) = dentry.target {
+                assert!(k.vfs.inodes.contains_key(&child), "{id}: {name:?} is dangling");
+                *named.entry(child).or_default() += 1;
+            }
+        }
+    }
+    for (id, inode) in &k.vfs.inodes {
+        if matches!(inode.kind, Kind::File(_)) {
+            assert_eq!(named.get(id).copied().unwrap_or(0), inode.stat.nlink, "links of {id}");
+        }
+        if inode.is_dir() && *id != ROOT && !matches!(inode.kind, Kind::Synth(_)) {
+            assert_eq!(named.get(id).copied().unwrap_or(0), 1, "names of directory {id}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_series_of_changes_keeps_names_and_links_consistent(
+        ops in prop::collection::vec((0..8_u8, 0..9_usize, 0..9_usize), 1..40),
+    ) {
+        const PATHS: [&str; 9] =
+            ["/file", "/dir", "/dir/a", "/dir/sub", "/dir/sub/n", "/tmp/d", "/tmp/d/e", "/tmp/f", "/link"];
+        let (top, mut k) = tree();
+        for (op, a, b) in ops {
+            let (a, b) = (PATHS[a].as_bytes(), PATHS[b].as_bytes());
+            let (Ok(from), Ok(to)) = (k.resolve(0, AT_FDCWD, a, false), k.resolve(0, AT_FDCWD, b, false)) else {
+                continue;
+            };
+            let _ = match op {
+                0 => k.unlink(0, &from),
+                1 => k.remove_dir(0, &from),
+                2 => k.make_dir(0, &from, 0o755).map(drop),
+                3 => k.rename(0, &from, &to, false, false),
+                4 => k.rename(0, &from, &to, false, true),
+                5 => from.inode.map_or(Ok(()), |id| k.link(0, id, &to)),
+                6 => k.make_symlink(0, &from, b.to_vec()).map(drop),
+                _ => k.open_path(0, AT_FDCWD, a, g::O_CREAT | g::O_RDWR, 0o644).map(|file| {
+                    if let FileKind::Inode(id) = k.files.get(file).unwrap().kind {
+                        k.inode_write(id, 5000, b"data").unwrap();
+                        k.inode_open_count(id, -1);
+                    }
+                }),
+            };
+            check_tree(&k);
+        }
+        prop_assert_eq!(fs::read_to_string(top.path().join("root/file")).unwrap(), "lower");
+    }
+
+    #[test]
+    fn no_path_reaches_the_secret_or_panics(
+        parts in prop::collection::vec(
+            prop_oneof![
+                Just(b"..".to_vec()), Just(b".".to_vec()), Just(b"".to_vec()), Just(b"out".to_vec()),
+                Just(b"out2".to_vec()), Just(b"dir".to_vec()), Just(b"abs".to_vec()), Just(b"secret".to_vec()),
+                Just(b"loop1".to_vec()), Just(b"root".to_vec()), Just(b"proc".to_vec()), Just(b"self".to_vec()),
+                prop::collection::vec(any::<u8>(), 0..8),
+            ],
+            0..8,
+        ),
+        flags in any::<u32>(),
+    ) {
+        let (_top, mut k) = tree();
+        let path = parts.join(&b'/');
+        for flags in [0, flags] {
+            if let Ok(file) = k.open_path(0, AT_FDCWD, &path, flags, 0o777)
+                && let FileKind::Inode(id) = k.files.get(file).unwrap().kind
+                && let Ok(text) = contents(&mut k, id)
+            {
+                prop_assert!(!text.contains("secret"));
+            }
+        }
+        let walk = k.resolve(0, AT_FDCWD, &path, false);
+        if let Ok(walk) = walk {
+            let _ = k.unlink(0, &walk);
+            let _ = k.make_symlink(0, &walk, path.clone());
+        }
+        prop_assert_eq!(k.vfs.inode(ROOT).unwrap().file_type() == S_IFLNK, false);
+    }
+}
