@@ -101,6 +101,11 @@ impl Futexes {
         self.queues.contains_key(&key)
     }
 
+    /// The oldest waiter of a key, and whether there are others.
+    pub fn first_two(&self, key: FutexKey) -> (Option<Tid>, bool) {
+        self.queues.get(&key).map_or((None, false), |q| (q.front().map(|w| w.tid), q.len() > 1))
+    }
+
     /// Takes a task's mark of having been woken.
     pub fn was_woken(&mut self, tid: Tid) -> bool {
         self.woken.remove(&tid)
@@ -109,12 +114,12 @@ impl Futexes {
     /// Forgets a task that no longer sleeps on a futex (a signal, a time-out, its death).
     pub fn forget(&mut self, tid: Tid) {
         self.woken.remove(&tid);
-        if let Some(key) = self.asleep.remove(&tid) {
-            if let Some(queue) = self.queues.get_mut(&key) {
-                queue.retain(|w| w.tid != tid);
-                if queue.is_empty() {
-                    self.queues.remove(&key);
-                }
+        if let Some(key) = self.asleep.remove(&tid)
+            && let Some(queue) = self.queues.get_mut(&key)
+        {
+            queue.retain(|w| w.tid != tid);
+            if queue.is_empty() {
+                self.queues.remove(&key);
             }
         }
     }
@@ -123,7 +128,7 @@ impl Futexes {
 impl Kernel {
     /// The key of a futex word. EINVAL when unaligned, EFAULT.
     pub fn futex_key(&mut self, tid: Tid, va: Va, private: bool) -> Result<FutexKey, Errno> {
-        if va % 4 != 0 {
+        if !va.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         if va >= crate::platform::TASK_SIZE {
@@ -221,7 +226,7 @@ impl Kernel {
     }
 
     fn robust_death(&mut self, tid: Tid, va: Va, pi: bool, pending: bool) -> Result<(), Errno> {
-        if va % 4 != 0 {
+        if !va.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         let value = self.futex_load(tid, va)?;

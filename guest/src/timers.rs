@@ -91,18 +91,19 @@ impl Kernel {
             let key = (*at, *seq);
             let Some(action) = self.time.timers.remove(&key) else { break };
             let Some(armed) = self.timer_slot(&action).map(|a| *a) else { continue };
-            let mut missed = 0;
-            if armed.interval == 0 {
-                self.arm_timer(&action, 0, 0, false);
-            } else {
-                // Expiries that were missed count as overruns and do not fire one by one.
-                missed = now.saturating_sub(armed.at) / armed.interval;
-                let next = armed
-                    .at
-                    .saturating_add(armed.interval.saturating_mul(missed.saturating_add(1)))
-                    .max(now.saturating_add(1));
-                self.arm_timer(&action, next, armed.interval, armed.relative);
-            }
+            // Expiries that were missed count as overruns and do not fire one by one.
+            let missed = match now.saturating_sub(armed.at).checked_div(armed.interval) {
+                None => {
+                    self.arm_timer(&action, 0, 0, false);
+                    0
+                }
+                Some(missed) => {
+                    let step = armed.interval.saturating_mul(missed.saturating_add(1));
+                    let next = armed.at.saturating_add(step).max(now.saturating_add(1));
+                    self.arm_timer(&action, next, armed.interval, armed.relative);
+                    missed
+                }
+            };
             match action {
                 TimerAction::IntervalReal(pid) => {
                     self.signal_process(pid, SigInfo { signo: 14, code: 0x80, ..SigInfo::default() });
@@ -191,10 +192,10 @@ impl Kernel {
     pub fn timers_after_fork(&mut self, pause: Ns) {
         let all: Vec<TimerAction> = self.time.timers.values().cloned().collect();
         for action in all {
-            if let Some(a) = self.timer_slot(&action).map(|a| *a) {
-                if a.relative {
-                    self.arm_timer(&action, a.at.saturating_add(pause), a.interval, true);
-                }
+            if let Some(a) = self.timer_slot(&action).map(|a| *a)
+                && a.relative
+            {
+                self.arm_timer(&action, a.at.saturating_add(pause), a.interval, true);
             }
         }
     }

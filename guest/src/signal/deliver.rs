@@ -46,10 +46,10 @@ impl Kernel {
                 }
             }
             // No frame took the saved mask.
-            if let Some(task) = self.tasks.get_mut(&tid) {
-                if let Some(mask) = task.saved_sigmask.take() {
-                    task.sigmask = mask;
-                }
+            if let Some(task) = self.tasks.get_mut(&tid)
+                && let Some(mask) = task.saved_sigmask.take()
+            {
+                task.sigmask = mask;
             }
             self.rseq_fixup(tid, index);
             if !self.has_deliverable_signal(tid) {
@@ -77,10 +77,11 @@ impl Kernel {
     fn restore_mask_of_finished_call(&mut self, tid: Tid) {
         if let Some(task) = self.tasks.get_mut(&tid) {
             let interrupted = task.aux.interrupted.is_some() || task.regs.rax == Errno::EINTR.to_rax();
-            if task.syscall.is_none() && !interrupted {
-                if let Some(mask) = task.saved_sigmask.take() {
-                    task.sigmask = mask;
-                }
+            if task.syscall.is_none()
+                && !interrupted
+                && let Some(mask) = task.saved_sigmask.take()
+            {
+                task.sigmask = mask;
             }
         }
     }
@@ -93,10 +94,11 @@ impl Kernel {
 
     /// Takes a signal of a set, blocked or not.
     pub fn take_signal(&mut self, tid: Tid, allowed: u64) -> Option<SigInfo> {
-        if let Some(info) = self.tasks.get_mut(&tid)?.pending.take(allowed) {
-            return Some(info);
-        }
-        let info = self.process_of_mut(tid)?.pending.take(allowed)?;
+        let own = self.tasks.get_mut(&tid)?.pending.take(allowed);
+        let info = match own {
+            Some(info) => info,
+            None => self.process_of_mut(tid)?.pending.take(allowed)?,
+        };
         self.timer_signal_taken(tid, &info);
         Some(info)
     }
@@ -129,12 +131,12 @@ impl Kernel {
     fn end_interrupted_for_handler(&mut self, tid: Tid, action: &SigAction) {
         let Some(block) = self.tasks.get_mut(&tid).and_then(|t| t.aux.interrupted.take()) else { return };
         if block.restart == Restart::IfSaRestart && action.flags & SA_RESTART != 0 {
-            if let Some(task) = self.tasks.get_mut(&tid) {
-                if let Some(call) = task.syscall.take() {
-                    task.regs.rax = call.number;
-                    // The syscall instruction is two bytes long.
-                    task.regs.rip = task.regs.rip.wrapping_sub(2);
-                }
+            if let Some(task) = self.tasks.get_mut(&tid)
+                && let Some(call) = task.syscall.take()
+            {
+                task.regs.rax = call.number;
+                // The syscall instruction is two bytes long.
+                task.regs.rip = task.regs.rip.wrapping_sub(2);
             }
         } else {
             self.fail_interrupted(tid, &block);
@@ -307,7 +309,7 @@ impl Kernel {
             3 => SigInfo::fault(5, kernel, 0),
             6 => SigInfo::fault(4, 2, rip),
             7 | 16 | 19 => SigInfo::fault(8, 0, rip),
-            10 | 11 | 12 => SigInfo::fault(7, kernel, 0),
+            10..=12 => SigInfo::fault(7, kernel, 0),
             17 => SigInfo::fault(7, 1, 0),
             _ => SigInfo::segv_general(),
         };
@@ -404,4 +406,105 @@ pub fn min_stack(xstate_len: usize) -> u64 {
 /// Index of a signal in a table of actions.
 pub fn slot(signo: u32) -> usize {
     us(u64::from(signo.wrapping_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Limits;
+    use crate::platform::fake::{FakePlatform, FakeVcpu};
+    use crate::signal::queue::SIGRTMIN;
+    use crate::task::{Call, Process, Task};
+    use std::sync::Arc;
+
+    fn kernel() -> Kernel {
+        let mut k = Kernel::new(Arc::new(FakePlatform::new(1 << 30)), Limits::default()).unwrap();
+        let mut p = Process::new(1, 0);
+        p.threads.insert(1);
+        k.processes.insert(1, p);
+        k.tasks.insert(1, Task { state: TaskState::Running(0), ..Task::new(1, 1) });
+        k.next_id = 2;
+        k
+    }
+
+    fn interrupted(restart: Restart) -> Kernel {
+        let mut k = kernel();
+        let block = Block { on: Vec::new(), deadline: Some(77), relative: true, restart, memo: [5, 6] };
+        let t = k.tasks.get_mut(&1).unwrap();
+        t.syscall = Some(Call { number: 34, args: [0; 6] });
+        t.regs.rip = 0x1002;
+        t.aux.interrupted = Some(block);
+        k
+    }
+
+    #[test]
+    fn without_a_handler_a_call_goes_on_with_its_first_deadline() {
+        let mut k = interrupted(Restart::WithDeadline);
+        assert!(!k.return_to_user(&mut FakeVcpu::new(0), 1));
+        let resume = k.tasks[&1].resume.unwrap();
+        assert_eq!((resume.deadline, resume.memo), (Some(77), [5, 6]));
+        assert_eq!(k.sched.pick(0, &k.tasks), Some(1));
+    }
+
+    #[test]
+    fn a_call_that_never_restarts_fails_with_eintr() {
+        let mut k = interrupted(Restart::Never);
+        assert!(k.return_to_user(&mut FakeVcpu::new(0), 1));
+        assert_eq!(k.tasks[&1].regs.rax, Errno::EINTR.to_rax());
+        assert_eq!(k.tasks[&1].syscall, None);
+    }
+
+    #[test]
+    fn sa_restart_decides_only_where_the_call_lets_it() {
+        for (restart, flags, rip, rax) in [
+            (Restart::IfSaRestart, SA_RESTART, 0x1000, 34),
+            (Restart::IfSaRestart, 0, 0x1002, Errno::EINTR.to_rax()),
+            (Restart::UnlessHandler, SA_RESTART, 0x1002, Errno::EINTR.to_rax()),
+            (Restart::WithDeadline, SA_RESTART, 0x1002, Errno::EINTR.to_rax()),
+        ] {
+            let mut k = interrupted(restart);
+            k.end_interrupted_for_handler(1, &SigAction { flags, ..SigAction::default() });
+            assert_eq!((k.tasks[&1].regs.rip, k.tasks[&1].regs.rax), (rip, rax), "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn a_stack_that_takes_no_frame_kills_without_a_loop() {
+        let mut k = kernel();
+        let action = SigAction { handler: 0x5000, flags: SA_RESTORER, restorer: 0x6000, mask: 0 };
+        k.set_action(1, 10, action);
+        k.set_action(1, SIGSEGV, action);
+        k.signal_task(1, SigInfo::from_user(10, 0, 1, 0));
+        assert!(!k.return_to_user(&mut FakeVcpu::new(0), 1));
+        assert_eq!(k.exited, Some(ExitStatus::Signal(11)));
+    }
+
+    #[test]
+    fn a_blocked_fault_kills_although_there_is_a_handler() {
+        let mut k = kernel();
+        k.set_action(1, SIGSEGV, SigAction { handler: 0x5000, ..SigAction::default() });
+        k.tasks.get_mut(&1).unwrap().sigmask = bit(SIGSEGV);
+        k.exception(1, 14, 4, 0xdead);
+        assert!(!k.return_to_user(&mut FakeVcpu::new(0), 1));
+        assert_eq!(k.exited, Some(ExitStatus::Signal(11)));
+    }
+
+    #[test]
+    fn the_saved_mask_comes_back_when_no_handler_ran() {
+        let mut k = kernel();
+        let t = k.tasks.get_mut(&1).unwrap();
+        (t.saved_sigmask, t.sigmask) = (Some(bit(10)), 0);
+        assert!(k.return_to_user(&mut FakeVcpu::new(0), 1));
+        assert_eq!(k.tasks[&1].sigmask, bit(10));
+    }
+
+    #[test]
+    fn the_queue_of_real_time_signals_is_bounded() {
+        let mut k = kernel();
+        k.tasks.get_mut(&1).unwrap().sigmask = u64::MAX;
+        k.processes.get_mut(&1).unwrap().rlimits.insert(11, (3, 3));
+        let info = SigInfo::from_user(SIGRTMIN, -1, 1, 0);
+        let sent = (0..9).filter(|_| k.try_signal_task(1, info).is_ok()).count();
+        assert_eq!(sent, 3);
+    }
 }

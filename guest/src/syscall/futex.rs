@@ -143,10 +143,10 @@ fn requeue(
     }
     let from_key = c.k.futex_key(c.tid, from, private)?;
     let to_key = c.k.futex_key(c.tid, to, private)?;
-    if let Some(expected) = expected {
-        if c.k.futex_load(c.tid, from)? != expected {
-            return Err(Errno::EAGAIN);
-        }
+    if let Some(expected) = expected
+        && c.k.futex_load(c.tid, from)? != expected
+    {
+        return Err(Errno::EAGAIN);
     }
     let woken = c.k.futex_wake(from_key, wake, u32::MAX);
     let moved = c.k.futexes.requeue(from_key, to_key, moved);
@@ -210,6 +210,10 @@ fn lock_pi(
     only_try: bool,
 ) -> SysResult {
     let key = c.k.futex_key(c.tid, uaddr, private)?;
+    // The one that unlocked it made the caller its owner.
+    if c.k.futexes.was_woken(c.tid) {
+        return ret(0);
+    }
     let timed_out = c.k.task(c.tid).and_then(|t| t.resume).is_some_and(|r| r.cause == Cause::TimedOut);
     c.k.futexes.forget(c.tid);
     let tid = c.tid;
@@ -236,7 +240,10 @@ fn lock_pi(
 fn unlock_pi(c: &mut Context<'_>, uaddr: u64, private: bool) -> SysResult {
     let key = c.k.futex_key(c.tid, uaddr, private)?;
     let tid = c.tid;
-    let old = c.k.futex_update(tid, uaddr, |v| (v & TID_MASK == tid).then_some(0))?;
+    // The word passes to the first waiter, so that nobody can overtake it and WAITERS stays set while others sleep.
+    let (next, more) = c.k.futexes.first_two(key);
+    let new = next.unwrap_or(0) | if more { WAITERS } else { 0 };
+    let old = c.k.futex_update(tid, uaddr, |v| (v & TID_MASK == tid).then_some(new))?;
     if old & TID_MASK != tid {
         return Err(Errno::EPERM);
     }

@@ -248,6 +248,10 @@ fn do_exec(c: &mut Context<'_>, path: &[u8], argv: u64, envp: u64) -> SysResult 
     let argv = strings(c, argv, &mut total)?;
     let envp = strings(c, envp, &mut total)?;
     let pid = c.pid()?;
+    // The path can be read only while the old memory is there; a failure is printed with its error afterwards.
+    if let Some(call) = c.k.task(c.tid).and_then(|t| t.syscall.clone()) {
+        c.k.trace_call(c.tid, &call, &Ok(Outcome::Done));
+    }
     c.k.exec(Some(c.vcpu), c.tid, path, &argv, &envp)?;
     c.k.drop_posix_timers(pid);
     if let Some(p) = c.k.processes.get_mut(&pid) {

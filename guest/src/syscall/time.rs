@@ -85,6 +85,12 @@ fn micros(ns: Ns) -> [u64; 2] {
     [ns / SEC, ns % SEC / 1000]
 }
 
+/// Rounded up: an armed timer never shows 0.
+fn micros_up(ns: Ns) -> [u64; 2] {
+    let us = ns.div_ceil(1000);
+    [us / 1_000_000, us % 1_000_000]
+}
+
 /// The time on `CLOCK_MONOTONIC` at which `CLOCK_REALTIME` shows `at`.
 pub fn realtime_deadline(k: &Kernel, at: Ns) -> Ns {
     let (mono, real) = (k.platform.monotonic(), k.platform.realtime());
@@ -285,7 +291,7 @@ fn itimer(c: &Context<'_>, which: i32) -> Result<Armed, Errno> {
 }
 
 fn put_itimer(c: &mut Context<'_>, out: u64, t: &Armed) -> Result<(), Errno> {
-    let ([is, iu], [vs, vu]) = (micros(t.interval), micros(remaining(c, t).next_multiple_of(1000)));
+    let ([is, iu], [vs, vu]) = (micros(t.interval), micros_up(remaining(c, t)));
     c.put_words(out, &[is, iu, vs, vu])
 }
 

@@ -94,7 +94,7 @@ impl Kernel {
         self.orphan_children(pid);
         let chld = self.action(parent, SIGCHLD);
         let unwanted = exit_signal == SIGCHLD && (chld.handler == SIG_IGN || chld.flags & SA_NOCLDWAIT != 0);
-        if !self.processes.get(&parent).is_some_and(|p| p.zombie.is_none()) || unwanted {
+        if self.processes.get(&parent).is_none_or(|p| p.zombie.is_some()) || unwanted {
             self.processes.remove(&pid);
         }
         if exit_signal != 0 && chld.handler != SIG_IGN {
@@ -144,20 +144,20 @@ impl Kernel {
 
     /// A process born by vfork(2) has executed a program or ended: its parent goes on.
     pub fn vfork_done(&mut self, pid: u32) {
-        if let Some(process) = self.processes.get_mut(&pid) {
-            if std::mem::take(&mut process.aux.vforked) {
-                self.wake(WaitKey::Vfork(pid));
-            }
+        if let Some(process) = self.processes.get_mut(&pid)
+            && std::mem::take(&mut process.aux.vforked)
+        {
+            self.wake(WaitKey::Vfork(pid));
         }
     }
 
     /// Removes a zombie and adds its times to its parent's.
     pub fn reap(&mut self, pid: u32) {
-        if let Some(dead) = self.processes.remove(&pid) {
-            if let Some(parent) = self.processes.get_mut(&dead.parent) {
-                let cpu = dead.aux.dead_cpu_ns.saturating_add(dead.aux.child_cpu_ns);
-                parent.aux.child_cpu_ns = parent.aux.child_cpu_ns.saturating_add(cpu);
-            }
+        if let Some(dead) = self.processes.remove(&pid)
+            && let Some(parent) = self.processes.get_mut(&dead.parent)
+        {
+            let cpu = dead.aux.dead_cpu_ns.saturating_add(dead.aux.child_cpu_ns);
+            parent.aux.child_cpu_ns = parent.aux.child_cpu_ns.saturating_add(cpu);
         }
     }
 
@@ -181,7 +181,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Limits;
+    use crate::kernel::{Limits, Next};
     use crate::platform::fake::FakePlatform;
     use crate::task::{Process, Task};
     use std::sync::Arc;
@@ -230,5 +230,57 @@ mod tests {
         assert!(!k.return_to_user(&mut vcpu, 2));
         assert!(!k.tasks.contains_key(&2));
         assert_eq!(k.processes[&2].zombie, Some(ExitStatus::Signal(9)));
+    }
+
+    fn call(
+        k: &mut Kernel,
+        vcpu: &mut crate::platform::fake::FakeVcpu,
+        tid: Tid,
+        number: u64,
+        arg: u64,
+    ) -> Next {
+        let t = k.tasks.get_mut(&tid).unwrap();
+        (t.regs.rax, t.regs.rdi) = (number, arg);
+        k.on_exit(vcpu, tid, crate::platform::Exit::Syscall);
+        k.next(vcpu)
+    }
+
+    #[test]
+    fn a_call_returns_to_its_caller_and_exit_group_ends_the_sandbox() {
+        let mut k = kernel(&[(1, 0)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert_eq!(call(&mut k, &mut vcpu, 1, 39, 0), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, 1);
+        assert_eq!(call(&mut k, &mut vcpu, 1, 231, 5), Next::Exited(ExitStatus::Code(5)));
+        assert!(k.tasks.is_empty() && k.waiters.is_empty());
+    }
+
+    #[test]
+    fn wait4_sleeps_until_a_child_ends_and_reaps_it() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert!(matches!(call(&mut k, &mut vcpu, 1, 61, u64::MAX), Next::Idle { .. }));
+        k.exit_process(2, ExitStatus::Code(1));
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, 2);
+        assert_eq!(call(&mut k, &mut vcpu, 1, 61, u64::MAX), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, crate::errno::Errno::ECHILD.to_rax());
+    }
+
+    #[test]
+    fn a_signal_by_default_ends_a_sleeping_process() {
+        let mut k = kernel(&[(1, 0)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert!(matches!(call(&mut k, &mut vcpu, 1, 34, 0), Next::Idle { .. }));
+        k.signal_process(1, SigInfo::from_user(28, 0, 1, 0));
+        assert!(matches!(k.next(&mut vcpu), Next::Idle { .. }));
+        k.signal_process(1, SigInfo::from_user(15, 0, 1, 0));
+        assert_eq!(k.next(&mut vcpu), Next::Exited(ExitStatus::Signal(15)));
     }
 }
