@@ -79,7 +79,7 @@ impl Kernel {
         match self.file_map_source(file)? {
             MapSource::Zero => self.populate_anon(mm, start, end, vma.prot),
             MapSource::Host(fd, size) => {
-                let limit = align_up(size, PAGE_SIZE).unwrap_or(u64::MAX & !(PAGE_SIZE - 1));
+                let limit = align_up(size, PAGE_SIZE).unwrap_or(!(PAGE_SIZE - 1));
                 let len = limit.saturating_sub(offset).min(end - start);
                 if len == 0 {
                     return Ok(());
