@@ -222,9 +222,7 @@ impl Kernel {
                 self.mm_map(mm, request)?;
                 next = page + len;
                 if s.memsz > s.filesz && s.prot.contains(Prot::WRITE) {
-                    let zeroes = vec![0; us(next.min(mem_end) - file_end.min(mem_end))];
-                    let _ = self.mm_write_partial(mm, file_end, &zeroes);
-                    // The rest of the page too: brk may grow into it.
+                    // Nothing is zeroed where a lying p_filesz reaches beyond the end of the file.
                     let tail = vec![0; us(next - file_end)];
                     let _ = self.mm_write_partial(mm, file_end, &tail);
                 }

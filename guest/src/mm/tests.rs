@@ -406,3 +406,50 @@ fn an_address_space_survives_serialisation() {
     assert_eq!(mm.pieces, r.k.mms.get(r.mm).unwrap().pieces);
     assert_eq!(frames.free_bytes(), r.k.frames.free_bytes());
 }
+
+/// A private file mapping of 4 pages over a file of one page and a bit; what the file system would be asked is given here.
+fn file_mapping(r: &mut Rig) {
+    use std::io::Write;
+    let mut host = tempfile::tempfile().unwrap();
+    host.write_all(&[7; 5000]).unwrap();
+    let vma = Vma {
+        end: BASE + 4 * PAGE_SIZE,
+        prot: Prot::READ | Prot::WRITE,
+        may: Prot::all(),
+        flags: VmFlags::empty(),
+        backing: Backing::File { file: 77, offset: 0 },
+    };
+    r.k.mms.get_mut(r.mm).unwrap().insert(BASE, vma.clone());
+    let source = crate::vfs::MapSource::Host(Arc::new(host.into()), 5000);
+    r.k.populate_from(r.mm, source, 0, BASE, vma.end, &vma).unwrap();
+}
+
+#[test]
+fn a_file_mapping_ends_in_zeroes_and_then_in_sigbus() {
+    let mut r = rig();
+    file_mapping(&mut r);
+    r.check();
+    assert_eq!(r.k.copy_in_vec(1, BASE + 4998, 4).unwrap(), [7, 7, 0, 0]);
+    assert_eq!(r.k.page_fault(1, BASE + 2 * PAGE_SIZE, 4), Fault::Bus(2));
+    assert_eq!(r.k.copy_in(1, BASE + 2 * PAGE_SIZE, &mut [0]), Err(Errno::EFAULT));
+    r.k.munmap(r.mm, BASE, PAGE_SIZE).unwrap();
+    r.check();
+    assert_eq!(r.k.copy_in_vec(1, BASE + PAGE_SIZE, 1).unwrap(), [7]);
+    r.k.mm_release(r.mm);
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+}
+
+#[test]
+fn splitting_and_joining_a_file_mapping_keeps_its_offsets_and_count() {
+    let mut r = rig();
+    file_mapping(&mut r);
+    r.k.mprotect(r.mm, BASE + PAGE_SIZE, PAGE_SIZE, 1).unwrap();
+    let m = r.k.mms.get(r.mm).unwrap();
+    assert_eq!((m.vmas.len(), m.files[&77]), (3, 3));
+    assert_eq!(m.vmas[&(BASE + 2 * PAGE_SIZE)].backing, Backing::File { file: 77, offset: 2 * PAGE_SIZE });
+    r.check();
+    r.k.mprotect(r.mm, BASE + PAGE_SIZE, PAGE_SIZE, 3).unwrap();
+    let m = r.k.mms.get(r.mm).unwrap();
+    assert_eq!((m.vmas.len(), m.files[&77]), (1, 1));
+    r.check();
+}
