@@ -139,10 +139,7 @@ impl Kernel {
                 // Runs with one reference count.
                 let gpa = p.gpa + (at - s);
                 let refs = space.frames.refs(gpa);
-                let mut run = at + PAGE_SIZE;
-                while run < p.end && space.frames.refs(p.gpa + (run - s)) == refs {
-                    run += PAGE_SIZE;
-                }
+                let run = (at + space.frames.run(gpa)).min(p.end);
                 if p.cow && refs > 1 {
                     space.drop_pieces(at, run)?;
                 } else {

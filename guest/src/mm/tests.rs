@@ -453,3 +453,53 @@ fn splitting_and_joining_a_file_mapping_keeps_its_offsets_and_count() {
     assert_eq!((m.vmas.len(), m.files[&77]), (1, 1));
     r.check();
 }
+
+fn hostile() -> impl Strategy<Value = u64> {
+    let near = prop::sample::select(vec![
+        0,
+        1,
+        PAGE_SIZE,
+        LARGE_PAGE,
+        BASE,
+        BASE + PAGE_SIZE,
+        1 << 31,
+        1 << 32,
+        TASK_SIZE,
+        1 << 47,
+        1 << 63,
+        u64::MAX,
+        !(PAGE_SIZE - 1),
+    ]);
+    prop_oneof![
+        4 => 0..32_u64,
+        3 => near.clone(),
+        2 => (near, -2..3_i64).prop_map(|(x, d)| x.wrapping_add_signed(d * 4096)),
+        2 => (0..64_u64).prop_map(|n| BASE + n * PAGE_SIZE),
+        1 => (0..64_u64).prop_map(|n| n * PAGE_SIZE),
+        1 => any::<u64>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_calls_survive_hostile_arguments(
+        calls in prop::collection::vec((any::<prop::sample::Index>(), prop::array::uniform6(hostile()), any::<bool>()), 1..24),
+    ) {
+        let mut r = rig();
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        r.map(BASE, 16 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+        for (which, mut args, anon) in calls {
+            let entry = which.get(crate::syscall::memory::TABLE);
+            if entry.name == "mmap" && anon {
+                args[3] = (args[3] & 0x10) | ANON;
+            }
+            let call = crate::task::Call { number: entry.number.into(), args };
+            let _ = crate::syscall::dispatch(&mut r.k, &mut vcpu, 1, &call);
+            r.check();
+        }
+        r.k.mm_release(r.mm);
+        prop_assert_eq!(r.k.frames.free_bytes(), r.free);
+    }
+}
