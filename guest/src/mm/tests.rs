@@ -20,6 +20,8 @@ struct Rig {
     p: Arc<FakePlatform>,
     mm: u64,
     free: u64,
+    /// Forked address spaces and what they must hold.
+    children: Vec<(u64, Model)>,
 }
 
 /// A kernel with task 1 in an empty address space.
@@ -31,7 +33,7 @@ fn rig() -> Rig {
     let files = k.fd_tables.insert(FdTable::default());
     let fs = k.fs_contexts.insert(FsContext { root: 0, cwd: 0, umask: 0, refs: 1 });
     crate::exec::test_task(&mut k, 1, mm, files, fs);
-    Rig { k, p, mm, free }
+    Rig { k, p, mm, free, children: Vec::new() }
 }
 
 impl Rig {
@@ -350,13 +352,30 @@ fn apply(r: &mut Rig, model: &mut Model, op: &Op) {
             }
         }
         Op::Fork => {
-            // The child takes a copy, scribbles over it, and goes.
+            // Two children live on with what they saw; one more scribbles over its copy and goes.
             let child = r.k.mm_fork(r.mm).unwrap();
+            if r.children.len() < 2 {
+                r.children.push((child, model.clone()));
+                return;
+            }
             for p in model.keys() {
                 r.k.mm_write_partial(child, va(*p) + 7, &[0xee]);
             }
             r.check();
             r.k.mm_release(child);
+        }
+    }
+}
+
+/// An address space (a child's, or the parent's) holds what its model says.
+fn agrees(r: &mut Rig, child: Option<usize>, model: &Model) {
+    let (mm, model) = child.map_or((r.mm, model.clone()), |i| r.children[i].clone());
+    for page in 0..4 * PAGES {
+        let mut b = [0];
+        let n = r.k.mm_read_partial(mm, va(page) + 7, &mut b);
+        match model.get(&page) {
+            Some((prot, byte)) if *prot != 0 => assert_eq!((n, b[0]), (1, *byte), "page {page} of {child:?}"),
+            _ => assert_eq!(n, 0, "page {page} of {child:?}"),
         }
     }
 }
@@ -371,14 +390,13 @@ proptest! {
         for op in &ops {
             apply(&mut r, &mut model, op);
             r.check();
-            for page in 0..4 * PAGES {
-                let mut b = [0];
-                let n = r.k.mm_read_partial(r.mm, va(page) + 7, &mut b);
-                match model.get(&page) {
-                    Some((prot, byte)) if *prot != 0 => prop_assert_eq!((n, b[0]), (1, *byte), "page {} after {:?}", page, op),
-                    _ => prop_assert_eq!(n, 0, "page {} after {:?}", page, op),
-                }
+            agrees(&mut r, None, &model);
+            for i in 0..r.children.len() {
+                agrees(&mut r, Some(i), &model);
             }
+        }
+        for (child, _) in std::mem::take(&mut r.children) {
+            r.k.mm_release(child);
         }
         r.k.mm_release(r.mm);
         prop_assert_eq!(r.k.frames.free_bytes(), r.free);
