@@ -521,3 +521,22 @@ proptest! {
         prop_assert_eq!(r.k.frames.free_bytes(), r.free);
     }
 }
+
+#[test]
+fn dontneed_in_one_process_leaves_the_other_its_contents() {
+    let mut r = rig();
+    r.map(BASE, 4 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+    for page in 0..4 {
+        r.k.copy_out(1, va(page), b"both").unwrap();
+    }
+    let child = r.k.mm_fork(r.mm).unwrap();
+    r.k.copy_out(1, va(1), b"mine").unwrap();
+    r.k.madvise(r.mm, BASE, 4 * PAGE_SIZE, 4).unwrap();
+    r.check();
+    for page in 0..4 {
+        let mut b = [0; 4];
+        assert_eq!(r.k.mm_read_partial(child, va(page), &mut b), 4);
+        assert_eq!(&b, b"both");
+        assert_eq!(r.k.copy_in_vec(1, va(page), 4).unwrap(), [0; 4]);
+    }
+}
