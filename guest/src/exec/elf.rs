@@ -22,6 +22,9 @@ pub const PHENT: u64 = 56;
 /// Bytes that program headers may have together.
 const PH_MAX: u64 = 65_536;
 
+/// Fills a buffer from an offset of an image; returns how much there was.
+pub type Reader<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno> + 'a;
+
 /// A loadable segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -78,7 +81,7 @@ fn number(data: &[u8], at: usize, n: usize) -> Result<u64, Errno> {
 impl Image {
     /// Parses an image through `read`, which fills a buffer from an offset and returns how much there was.
     /// ENOEXEC when it is not an x86-64 program; EINVAL for segments that no address space can hold.
-    pub fn parse(read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>) -> Result<Image, Errno> {
+    pub fn parse(read: &mut Reader<'_>) -> Result<Image, Errno> {
         let mut head = [0; 64];
         if read_full(read, 0, &mut head)? != head.len() {
             return Err(Errno::ENOEXEC);
@@ -148,11 +151,7 @@ impl Segment {
     }
 }
 
-fn read_full(
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
-    offset: u64,
-    buf: &mut [u8],
-) -> Result<usize, Errno> {
+fn read_full(read: &mut Reader<'_>, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
         let at = offset.checked_add(u64_of(done)).filter(|a| *a <= i64::MAX.cast_unsigned());
@@ -180,11 +179,7 @@ fn segment(vaddr: Va, offset: u64, filesz: u64, memsz: u64, flags: u64) -> Resul
     Ok(Segment { vaddr, offset, filesz, memsz, prot })
 }
 
-fn interp(
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
-    offset: u64,
-    len: u64,
-) -> Result<Vec<u8>, Errno> {
+fn interp(read: &mut Reader<'_>, offset: u64, len: u64) -> Result<Vec<u8>, Errno> {
     if !(2..=u64_of(crate::abi::PATH_MAX)).contains(&len) {
         return Err(Errno::ENOEXEC);
     }
@@ -227,9 +222,7 @@ impl Kernel {
                 self.mm_map(mm, request)?;
                 next = page + len;
                 if s.memsz > s.filesz && s.prot.contains(Prot::WRITE) {
-                    let zeroes = vec![0; us(next.min(mem_end) - file_end.min(mem_end))];
-                    let _ = self.mm_write_partial(mm, file_end, &zeroes);
-                    // The rest of the page too: brk may grow into it.
+                    // Nothing is zeroed where a lying p_filesz reaches beyond the end of the file.
                     let tail = vec![0; us(next - file_end)];
                     let _ = self.mm_write_partial(mm, file_end, &tail);
                 }

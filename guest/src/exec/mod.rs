@@ -49,7 +49,7 @@ struct Program {
     file: u64,
     image: Image,
     interp: Option<(u64, Image)>,
-    /// Path of the file that runs (the interpreter of a script).
+    /// Path that execve named: a script keeps its own name.
     path: Vec<u8>,
     argv: Vec<Vec<u8>>,
 }
@@ -121,7 +121,21 @@ impl Kernel {
         argv: &[Vec<u8>],
         envp: &[Vec<u8>],
     ) -> Result<(), Errno> {
-        let file = self.open_program(tid, path)?;
+        let file = self.open_path(tid, AT_FDCWD, path, 0, 0)?;
+        self.exec_file(vcpu, tid, file, path, argv, envp)
+    }
+
+    /// The same for a file that is open already (execveat(2) with AT_EMPTY_PATH, then `path` is `/dev/fd/N`). Takes over the caller's
+    /// reference to the file, also on failure.
+    pub fn exec_file(
+        &mut self,
+        vcpu: Option<&mut dyn Vcpu>,
+        tid: Tid,
+        file: u64,
+        path: &[u8],
+        argv: &[Vec<u8>],
+        envp: &[Vec<u8>],
+    ) -> Result<(), Errno> {
         let mut files = vec![file];
         let result = self.prepare(tid, path, argv, envp, &mut files);
         let done = result.map(|(program, ready)| self.commit(vcpu, tid, &program, envp, ready));
@@ -134,17 +148,19 @@ impl Kernel {
     /// Opens a file for execution. EACCES unless it is a regular file with an x bit.
     fn open_program(&mut self, tid: Tid, path: &[u8]) -> Result<u64, Errno> {
         let file = self.open_path(tid, AT_FDCWD, path, 0, 0)?;
-        let checked = self.file_stat(file).and_then(|stat| {
-            let regular = stat.mode & 0o170_000 == 0o100_000;
-            if regular && stat.mode & 0o111 != 0 { Ok(()) } else { Err(Errno::EACCES) }
-        });
-        match checked {
+        match self.check_program(file) {
             Ok(()) => Ok(file),
             Err(e) => {
                 self.file_unref(file);
                 Err(e)
             }
         }
+    }
+
+    fn check_program(&mut self, file: u64) -> Result<(), Errno> {
+        let stat = self.file_stat(file)?;
+        let regular = stat.mode & 0o170_000 == 0o100_000;
+        if regular && stat.mode & 0o111 != 0 { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// Everything that can fail. `files` collects the references that the caller gives back.
@@ -156,6 +172,7 @@ impl Kernel {
         envp: &[Vec<u8>],
         files: &mut Vec<u64>,
     ) -> Result<(Program, Ready), Errno> {
+        self.check_program(*files.first().ok_or(Errno::ENOENT)?)?;
         let limit = self.soft_limit(tid, RLIMIT_STACK);
         check_sizes(argv, envp, limit)?;
         let program = self.find_program(tid, path, argv, files)?;
@@ -177,7 +194,8 @@ impl Kernel {
         files: &mut Vec<u64>,
     ) -> Result<Program, Errno> {
         let mut file = *files.last().ok_or(Errno::ENOENT)?;
-        let mut path = path.to_vec();
+        let name = path.to_vec();
+        let mut path = name.clone();
         let mut argv = argv.to_vec();
         if argv.is_empty() {
             argv.push(Vec::new());
@@ -215,7 +233,7 @@ impl Kernel {
             }
             None => None,
         };
-        Ok(Program { file, image, interp, path, argv })
+        Ok(Program { file, image, interp, path: name, argv })
     }
 
     /// Builds the new address space.

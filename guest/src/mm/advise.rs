@@ -53,7 +53,7 @@ impl Kernel {
     /// madvise(2): mapped parts are advised even when others are not mapped, which ends in ENOMEM.
     pub fn madvise(&mut self, mm: u64, addr: Va, len: u64, advice: u64) -> Result<(), Errno> {
         let action = action(crate::num::low32(advice).into()).ok_or(Errno::EINVAL)?;
-        if addr % PAGE_SIZE != 0 {
+        if !addr.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         let len = align_up(len, PAGE_SIZE).ok_or(Errno::EINVAL)?;
@@ -139,10 +139,7 @@ impl Kernel {
                 // Runs with one reference count.
                 let gpa = p.gpa + (at - s);
                 let refs = space.frames.refs(gpa);
-                let mut run = at + PAGE_SIZE;
-                while run < p.end && space.frames.refs(p.gpa + (run - s)) == refs {
-                    run += PAGE_SIZE;
-                }
+                let run = (at + space.frames.run(gpa)).min(p.end);
                 if p.cow && refs > 1 {
                     space.drop_pieces(at, run)?;
                 } else {

@@ -76,10 +76,24 @@ impl Kernel {
         end: Va,
         vma: &Vma,
     ) -> Result<(), Errno> {
-        match self.file_map_source(file)? {
+        let source = self.file_map_source(file)?;
+        self.populate_from(mm, source, offset, start, end, vma)
+    }
+
+    /// Backs a hole of a file mapping whose first byte is at `offset` in the file.
+    pub(super) fn populate_from(
+        &mut self,
+        mm: u64,
+        source: MapSource,
+        offset: u64,
+        start: Va,
+        end: Va,
+        vma: &Vma,
+    ) -> Result<(), Errno> {
+        match source {
             MapSource::Zero => self.populate_anon(mm, start, end, vma.prot),
             MapSource::Host(fd, size) => {
-                let limit = align_up(size, PAGE_SIZE).unwrap_or(u64::MAX & !(PAGE_SIZE - 1));
+                let limit = align_up(size, PAGE_SIZE).unwrap_or(!(PAGE_SIZE - 1));
                 let len = limit.saturating_sub(offset).min(end - start);
                 if len == 0 {
                     return Ok(());

@@ -81,6 +81,11 @@ impl Frames {
         self.find(gpa).map_or(0, |u| u.refs)
     }
 
+    /// Bytes from `gpa` (page-aligned) that have the same count of references; at least a page.
+    pub fn run(&self, gpa: Gpa) -> u64 {
+        self.find(gpa).map_or(PAGE_SIZE, |u| u.end - gpa)
+    }
+
     /// Whether the page at `gpa` is backed by a host file.
     pub fn is_file(&self, gpa: Gpa) -> bool {
         self.find(gpa).is_some_and(|u| u.file)

@@ -20,6 +20,8 @@ struct Rig {
     p: Arc<FakePlatform>,
     mm: u64,
     free: u64,
+    /// Forked address spaces and what they must hold.
+    children: Vec<(u64, Model)>,
 }
 
 /// A kernel with task 1 in an empty address space.
@@ -31,7 +33,7 @@ fn rig() -> Rig {
     let files = k.fd_tables.insert(FdTable::default());
     let fs = k.fs_contexts.insert(FsContext { root: 0, cwd: 0, umask: 0, refs: 1 });
     crate::exec::test_task(&mut k, 1, mm, files, fs);
-    Rig { k, p, mm, free }
+    Rig { k, p, mm, free, children: Vec::new() }
 }
 
 impl Rig {
@@ -350,13 +352,30 @@ fn apply(r: &mut Rig, model: &mut Model, op: &Op) {
             }
         }
         Op::Fork => {
-            // The child takes a copy, scribbles over it, and goes.
+            // Two children live on with what they saw; one more scribbles over its copy and goes.
             let child = r.k.mm_fork(r.mm).unwrap();
+            if r.children.len() < 2 {
+                r.children.push((child, model.clone()));
+                return;
+            }
             for p in model.keys() {
                 r.k.mm_write_partial(child, va(*p) + 7, &[0xee]);
             }
             r.check();
             r.k.mm_release(child);
+        }
+    }
+}
+
+/// An address space (a child's, or the parent's) holds what its model says.
+fn agrees(r: &mut Rig, child: Option<usize>, model: &Model) {
+    let (mm, model) = child.map_or((r.mm, model.clone()), |i| r.children[i].clone());
+    for page in 0..4 * PAGES {
+        let mut b = [0];
+        let n = r.k.mm_read_partial(mm, va(page) + 7, &mut b);
+        match model.get(&page) {
+            Some((prot, byte)) if *prot != 0 => assert_eq!((n, b[0]), (1, *byte), "page {page} of {child:?}"),
+            _ => assert_eq!(n, 0, "page {page} of {child:?}"),
         }
     }
 }
@@ -371,14 +390,13 @@ proptest! {
         for op in &ops {
             apply(&mut r, &mut model, op);
             r.check();
-            for page in 0..4 * PAGES {
-                let mut b = [0];
-                let n = r.k.mm_read_partial(r.mm, va(page) + 7, &mut b);
-                match model.get(&page) {
-                    Some((prot, byte)) if *prot != 0 => prop_assert_eq!((n, b[0]), (1, *byte), "page {} after {:?}", page, op),
-                    _ => prop_assert_eq!(n, 0, "page {} after {:?}", page, op),
-                }
+            agrees(&mut r, None, &model);
+            for i in 0..r.children.len() {
+                agrees(&mut r, Some(i), &model);
             }
+        }
+        for (child, _) in std::mem::take(&mut r.children) {
+            r.k.mm_release(child);
         }
         r.k.mm_release(r.mm);
         prop_assert_eq!(r.k.frames.free_bytes(), r.free);
@@ -405,4 +423,120 @@ fn an_address_space_survives_serialisation() {
     assert_eq!(mm.vmas, r.k.mms.get(r.mm).unwrap().vmas);
     assert_eq!(mm.pieces, r.k.mms.get(r.mm).unwrap().pieces);
     assert_eq!(frames.free_bytes(), r.k.frames.free_bytes());
+}
+
+/// A private file mapping of 4 pages over a file of one page and a bit; what the file system would be asked is given here.
+fn file_mapping(r: &mut Rig) {
+    use std::io::Write;
+    let mut host = tempfile::tempfile().unwrap();
+    host.write_all(&[7; 5000]).unwrap();
+    let vma = Vma {
+        end: BASE + 4 * PAGE_SIZE,
+        prot: Prot::READ | Prot::WRITE,
+        may: Prot::all(),
+        flags: VmFlags::empty(),
+        backing: Backing::File { file: 77, offset: 0 },
+    };
+    r.k.mms.get_mut(r.mm).unwrap().insert(BASE, vma.clone());
+    let source = crate::vfs::MapSource::Host(Arc::new(host.into()), 5000);
+    r.k.populate_from(r.mm, source, 0, BASE, vma.end, &vma).unwrap();
+}
+
+#[test]
+fn a_file_mapping_ends_in_zeroes_and_then_in_sigbus() {
+    let mut r = rig();
+    file_mapping(&mut r);
+    r.check();
+    assert_eq!(r.k.copy_in_vec(1, BASE + 4998, 4).unwrap(), [7, 7, 0, 0]);
+    assert_eq!(r.k.page_fault(1, BASE + 2 * PAGE_SIZE, 4), Fault::Bus(2));
+    assert_eq!(r.k.copy_in(1, BASE + 2 * PAGE_SIZE, &mut [0]), Err(Errno::EFAULT));
+    r.k.munmap(r.mm, BASE, PAGE_SIZE).unwrap();
+    r.check();
+    assert_eq!(r.k.copy_in_vec(1, BASE + PAGE_SIZE, 1).unwrap(), [7]);
+    r.k.mm_release(r.mm);
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+}
+
+#[test]
+fn splitting_and_joining_a_file_mapping_keeps_its_offsets_and_count() {
+    let mut r = rig();
+    file_mapping(&mut r);
+    r.k.mprotect(r.mm, BASE + PAGE_SIZE, PAGE_SIZE, 1).unwrap();
+    let m = r.k.mms.get(r.mm).unwrap();
+    assert_eq!((m.vmas.len(), m.files[&77]), (3, 3));
+    assert_eq!(m.vmas[&(BASE + 2 * PAGE_SIZE)].backing, Backing::File { file: 77, offset: 2 * PAGE_SIZE });
+    r.check();
+    r.k.mprotect(r.mm, BASE + PAGE_SIZE, PAGE_SIZE, 3).unwrap();
+    let m = r.k.mms.get(r.mm).unwrap();
+    assert_eq!((m.vmas.len(), m.files[&77]), (1, 1));
+    r.check();
+}
+
+fn hostile() -> impl Strategy<Value = u64> {
+    let near = prop::sample::select(vec![
+        0,
+        1,
+        PAGE_SIZE,
+        LARGE_PAGE,
+        BASE,
+        BASE + PAGE_SIZE,
+        1 << 31,
+        1 << 32,
+        TASK_SIZE,
+        1 << 47,
+        1 << 63,
+        u64::MAX,
+        !(PAGE_SIZE - 1),
+    ]);
+    prop_oneof![
+        4 => 0..32_u64,
+        3 => near.clone(),
+        2 => (near, -2..3_i64).prop_map(|(x, d)| x.wrapping_add_signed(d * 4096)),
+        2 => (0..64_u64).prop_map(|n| BASE + n * PAGE_SIZE),
+        1 => (0..64_u64).prop_map(|n| n * PAGE_SIZE),
+        1 => any::<u64>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_calls_survive_hostile_arguments(
+        calls in prop::collection::vec((any::<prop::sample::Index>(), prop::array::uniform6(hostile()), any::<bool>()), 1..24),
+    ) {
+        let mut r = rig();
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        r.map(BASE, 16 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+        for (which, mut args, anon) in calls {
+            let entry = which.get(crate::syscall::memory::TABLE);
+            if entry.name == "mmap" && anon {
+                args[3] = (args[3] & 0x10) | ANON;
+            }
+            let call = crate::task::Call { number: entry.number.into(), args };
+            let _ = crate::syscall::dispatch(&mut r.k, &mut vcpu, 1, &call);
+            r.check();
+        }
+        r.k.mm_release(r.mm);
+        prop_assert_eq!(r.k.frames.free_bytes(), r.free);
+    }
+}
+
+#[test]
+fn dontneed_in_one_process_leaves_the_other_its_contents() {
+    let mut r = rig();
+    r.map(BASE, 4 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+    for page in 0..4 {
+        r.k.copy_out(1, va(page), b"both").unwrap();
+    }
+    let child = r.k.mm_fork(r.mm).unwrap();
+    r.k.copy_out(1, va(1), b"mine").unwrap();
+    r.k.madvise(r.mm, BASE, 4 * PAGE_SIZE, 4).unwrap();
+    r.check();
+    for page in 0..4 {
+        let mut b = [0; 4];
+        assert_eq!(r.k.mm_read_partial(child, va(page), &mut b), 4);
+        assert_eq!(&b, b"both");
+        assert_eq!(r.k.copy_in_vec(1, va(page), 4).unwrap(), [0; 4]);
+    }
 }

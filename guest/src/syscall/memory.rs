@@ -138,7 +138,7 @@ fn accept(_c: &mut Context<'_>, _a: &[u64; 6]) -> SysResult {
 
 fn mmap(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [addr, len, prot, flags, fd, offset] = *a;
-    if offset % PAGE_SIZE != 0 {
+    if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let file = if flags & u64::from(MAP_ANONYMOUS) != 0 {
@@ -192,7 +192,10 @@ fn msync(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let (sync, asynchronous) = (u64::from(g::MS_SYNC), u64::from(g::MS_ASYNC));
     let known = sync | asynchronous | u64::from(g::MS_INVALIDATE);
     let flags = u64::from(low32(a[2]));
-    if flags & !known != 0 || a[0] % PAGE_SIZE != 0 || flags & (sync | asynchronous) == sync | asynchronous {
+    if flags & !known != 0
+        || !a[0].is_multiple_of(PAGE_SIZE)
+        || flags & (sync | asynchronous) == sync | asynchronous
+    {
         return Err(Errno::EINVAL);
     }
     check_mapped(c, a[0], a[1])?;
@@ -201,7 +204,7 @@ fn msync(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 fn mincore(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [addr, len, vec, ..] = *a;
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     if addr > TASK_SIZE || len > TASK_SIZE - addr {
@@ -318,7 +321,7 @@ fn set_mempolicy(_c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 fn mbind(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     check_policy(a[2])?;
-    if a[0] % PAGE_SIZE != 0 || a[5] & !7 != 0 {
+    if !a[0].is_multiple_of(PAGE_SIZE) || a[5] & !7 != 0 {
         return Err(Errno::EINVAL);
     }
     check_mapped(c, a[0], a[1]).map_err(|_| Errno::EFAULT)?;
