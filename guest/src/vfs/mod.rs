@@ -7,8 +7,14 @@ use std::os::fd::OwnedFd;
 /// An inode's number in the guest's inode table.
 pub type InodeId = u64;
 
+pub mod device;
+pub mod eventfd;
+pub mod fdtable;
 pub mod file;
+pub mod pipe;
+pub mod stream;
 pub mod tree;
+pub mod work;
 
 pub use file::Files;
 pub use tree::Vfs;

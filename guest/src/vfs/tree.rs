@@ -75,4 +75,14 @@ impl Kernel {
     pub fn inode_map_source(&mut self, _inode: InodeId) -> Result<super::MapSource, Errno> {
         Err(Errno::ENODEV)
     }
+
+    /// Sets an inode's length. EROFS, EFBIG, EINVAL.
+    pub fn inode_truncate(&mut self, _inode: InodeId, _len: u64) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes a `struct stat` to user memory. EFAULT.
+    pub fn put_stat(&mut self, _tid: Tid, _va: u64, _stat: &Stat) -> Result<(), Errno> {
+        Err(Errno::EFAULT)
+    }
 }
