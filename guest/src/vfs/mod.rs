@@ -18,7 +18,13 @@ mod proc_task;
 pub mod synth;
 #[cfg(test)]
 mod tests;
+pub mod device;
+pub mod eventfd;
+pub mod fdtable;
+pub mod pipe;
+pub mod stream;
 pub mod tree;
+pub mod work;
 
 pub use file::Files;
 pub use tree::Vfs;
