@@ -40,6 +40,8 @@ const CLONES: Arg = Arg::Flags(&[
     ("CLONE_CHILD_SETTID", 0x100_0000),
 ]);
 
+mod creds;
+
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(39, "getpid", &[], |c, _| ret(u64::from(c.pid()?))),
@@ -58,28 +60,28 @@ pub const TABLE: &[Entry] = &[
     refused(101, "ptrace", Errno::EPERM, "no process may trace another"),
     Entry::full(102, "getuid", &[], |c, _| id(c, |x| x.uid)),
     Entry::full(104, "getgid", &[], |c, _| id(c, |x| x.gid)),
-    Entry::full(105, "setuid", &[Arg::Uint], setuid),
-    Entry::full(106, "setgid", &[Arg::Uint], setgid),
+    Entry::full(105, "setuid", &[Arg::Uint], creds::setuid),
+    Entry::full(106, "setgid", &[Arg::Uint], creds::setgid),
     Entry::full(107, "geteuid", &[], |c, _| id(c, |x| x.euid)),
     Entry::full(108, "getegid", &[], |c, _| id(c, |x| x.egid)),
-    Entry::full(109, "setpgid", &[Arg::Int, Arg::Int], setpgid),
+    Entry::full(109, "setpgid", &[Arg::Int, Arg::Int], creds::setpgid),
     Entry::full(110, "getppid", &[], |c, _| ret(c.k.process_of(c.tid).map_or(0, |p| u64::from(p.parent)))),
     Entry::full(111, "getpgrp", &[], |c, _| ret(c.k.process_of(c.tid).map_or(0, |p| u64::from(p.pgid)))),
-    Entry::full(112, "setsid", &[], setsid),
-    Entry::full(113, "setreuid", &[Arg::Uint, Arg::Uint], setreuid),
-    Entry::full(114, "setregid", &[Arg::Uint, Arg::Uint], setregid),
-    Entry::full(115, "getgroups", &[Arg::Int, Arg::Ptr], getgroups),
-    Entry::full(116, "setgroups", &[Arg::Int, Arg::Ptr], setgroups),
-    Entry::full(117, "setresuid", &[Arg::Uint, Arg::Uint, Arg::Uint], setresuid),
-    Entry::full(118, "getresuid", &[Arg::Ptr, Arg::Ptr, Arg::Ptr], getresuid),
-    Entry::full(119, "setresgid", &[Arg::Uint, Arg::Uint, Arg::Uint], setresgid),
-    Entry::full(120, "getresgid", &[Arg::Ptr, Arg::Ptr, Arg::Ptr], getresgid),
-    Entry::full(121, "getpgid", &[Arg::Int], getpgid),
-    Entry::full(122, "setfsuid", &[Arg::Uint], setfsuid),
-    Entry::full(123, "setfsgid", &[Arg::Uint], setfsgid),
-    Entry::full(124, "getsid", &[Arg::Int], getsid),
-    Entry::partial(125, "capget", &[Arg::Ptr, Arg::Ptr], "user 0 has all, others none", capget),
-    Entry::partial(126, "capset", &[Arg::Ptr, Arg::Ptr], "accepted and ignored for user 0", capset),
+    Entry::full(112, "setsid", &[], creds::setsid),
+    Entry::full(113, "setreuid", &[Arg::Uint, Arg::Uint], creds::setreuid),
+    Entry::full(114, "setregid", &[Arg::Uint, Arg::Uint], creds::setregid),
+    Entry::full(115, "getgroups", &[Arg::Int, Arg::Ptr], creds::getgroups),
+    Entry::full(116, "setgroups", &[Arg::Int, Arg::Ptr], creds::setgroups),
+    Entry::full(117, "setresuid", &[Arg::Uint, Arg::Uint, Arg::Uint], creds::setresuid),
+    Entry::full(118, "getresuid", &[Arg::Ptr, Arg::Ptr, Arg::Ptr], creds::getresuid),
+    Entry::full(119, "setresgid", &[Arg::Uint, Arg::Uint, Arg::Uint], creds::setresgid),
+    Entry::full(120, "getresgid", &[Arg::Ptr, Arg::Ptr, Arg::Ptr], creds::getresgid),
+    Entry::full(121, "getpgid", &[Arg::Int], creds::getpgid),
+    Entry::full(122, "setfsuid", &[Arg::Uint], creds::setfsuid),
+    Entry::full(123, "setfsgid", &[Arg::Uint], creds::setfsgid),
+    Entry::full(124, "getsid", &[Arg::Int], creds::getsid),
+    Entry::partial(125, "capget", &[Arg::Ptr, Arg::Ptr], "user 0 has all, others none", creds::capget),
+    Entry::partial(126, "capset", &[Arg::Ptr, Arg::Ptr], "accepted and ignored for user 0", creds::capset),
     Entry::full(135, "personality", &[Arg::Hex], personality),
     Entry::partial(
         157,
@@ -386,263 +388,6 @@ fn waitid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         // Linux writes only the fields up to si_status.
         let fields = b.get(..28).unwrap_or_default();
         c.k.copy_out(c.tid, out, fields)?;
-    }
-    ret(0)
-}
-
-// ---- groups and sessions ----
-
-fn target(c: &Context<'_>, pid: u64) -> Result<u32, Errno> {
-    let pid = if int(pid) == 0 { c.pid()? } else { u32::try_from(int(pid)).map_err(|_| Errno::ESRCH)? };
-    // A thread's id names its process.
-    let pid = c.k.task(pid).map_or(pid, |t| t.pid);
-    if c.k.processes.contains_key(&pid) { Ok(pid) } else { Err(Errno::ESRCH) }
-}
-
-fn getpgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, ..] = *a;
-    let pid = target(c, pid)?;
-    ret(c.k.processes.get(&pid).map_or(0, |p| u64::from(p.pgid)))
-}
-
-fn getsid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, ..] = *a;
-    let pid = target(c, pid)?;
-    ret(c.k.processes.get(&pid).map_or(0, |p| u64::from(p.sid)))
-}
-
-fn setpgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, pgid, ..] = *a;
-    if int(pgid) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    let me = c.pid()?;
-    let pid = if int(pid) == 0 { me } else { u32::try_from(int(pid)).map_err(|_| Errno::ESRCH)? };
-    let pgid = if int(pgid) == 0 { pid } else { low32(pgid) };
-    let mine = c.k.processes.get(&me).map_or(0, |p| p.sid);
-    let p = c.k.processes.get(&pid).ok_or(Errno::ESRCH)?;
-    if p.parent == me && pid != me {
-        if p.sid != mine {
-            return Err(Errno::EPERM);
-        }
-        if p.aux.executed {
-            return Err(Errno::EACCES);
-        }
-    } else if pid != me {
-        return Err(Errno::ESRCH);
-    }
-    let in_session = c.k.processes.values().any(|q| q.pgid == pgid && q.sid == mine);
-    if p.sid == pid || (pgid != pid && !in_session) {
-        return Err(Errno::EPERM);
-    }
-    if let Some(p) = c.k.processes.get_mut(&pid) {
-        p.pgid = pgid;
-    }
-    ret(0)
-}
-
-fn setsid(c: &mut Context<'_>, _: &[u64; 6]) -> SysResult {
-    let me = c.pid()?;
-    if c.k.processes.values().any(|p| p.pgid == me) {
-        return Err(Errno::EPERM);
-    }
-    if let Some(p) = c.k.processes.get_mut(&me) {
-        (p.sid, p.pgid) = (me, me);
-    }
-    ret(u64::from(me))
-}
-
-// ---- credentials ----
-
-/// One family of ids: real, effective, saved, file system.
-type Ids = [u32; 4];
-const KEEP: u32 = u32::MAX;
-
-fn ids(c: &Context<'_>, group: bool) -> Result<(Ids, bool), Errno> {
-    let x = &c.k.process_of(c.tid).ok_or(Errno::ESRCH)?.creds;
-    let ids = if group { [x.gid, x.egid, x.sgid, x.fsgid] } else { [x.uid, x.euid, x.suid, x.fsuid] };
-    Ok((ids, x.euid == 0))
-}
-
-fn set_ids(c: &mut Context<'_>, group: bool, new: Ids) -> SysResult {
-    let x = &mut c.k.process_of_mut(c.tid).ok_or(Errno::ESRCH)?.creds;
-    if group {
-        [x.gid, x.egid, x.sgid, x.fsgid] = new;
-    } else {
-        [x.uid, x.euid, x.suid, x.fsuid] = new;
-    }
-    ret(0)
-}
-
-fn set_one(c: &mut Context<'_>, group: bool, id: u32) -> SysResult {
-    if id == KEEP {
-        return Err(Errno::EINVAL);
-    }
-    let ([r, _, s, _], root) = ids(c, group)?;
-    match (root, id == r || id == s) {
-        (true, _) => set_ids(c, group, [id; 4]),
-        (false, true) => set_ids(c, group, [r, id, s, id]),
-        _ => Err(Errno::EPERM),
-    }
-}
-
-fn set_re(c: &mut Context<'_>, group: bool, nr: u32, ne: u32) -> SysResult {
-    let ([r, e, s, _], root) = ids(c, group)?;
-    let bad_r = nr != KEEP && nr != r && nr != e;
-    let bad_e = ne != KEEP && ne != r && ne != e && ne != s;
-    if !root && (bad_r || bad_e) {
-        return Err(Errno::EPERM);
-    }
-    let pick = |new: u32, old: u32| if new == KEEP { old } else { new };
-    let effective = pick(ne, e);
-    let saved = if nr != KEEP || (ne != KEEP && ne != r) { effective } else { s };
-    set_ids(c, group, [pick(nr, r), effective, saved, effective])
-}
-
-fn set_res(c: &mut Context<'_>, group: bool, [nr, ne, ns]: [u32; 3]) -> SysResult {
-    let ([r, e, s, _], root) = ids(c, group)?;
-    let bad = |new: u32| new != KEEP && ![r, e, s].contains(&new);
-    if !root && (bad(nr) || bad(ne) || bad(ns)) {
-        return Err(Errno::EPERM);
-    }
-    let pick = |new: u32, old: u32| if new == KEEP { old } else { new };
-    let effective = pick(ne, e);
-    set_ids(c, group, [pick(nr, r), effective, pick(ns, s), effective])
-}
-
-fn set_fs(c: &mut Context<'_>, group: bool, id: u32) -> SysResult {
-    let ([r, e, s, f], root) = ids(c, group)?;
-    if id != KEEP && (root || [r, e, s, f].contains(&id)) {
-        set_ids(c, group, [r, e, s, id])?;
-    }
-    ret(u64::from(f))
-}
-
-fn get_res(c: &mut Context<'_>, group: bool, out: [u64; 3]) -> SysResult {
-    let ([r, e, s, _], _) = ids(c, group)?;
-    for (va, id) in out.into_iter().zip([r, e, s]) {
-        c.k.put_u32(c.tid, va, id)?;
-    }
-    ret(0)
-}
-
-fn setuid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [x, ..] = *a;
-    set_one(c, false, low32(x))
-}
-fn setgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [x, ..] = *a;
-    set_one(c, true, low32(x))
-}
-fn setreuid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, ..] = *a;
-    set_re(c, false, low32(r), low32(e))
-}
-fn setregid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, ..] = *a;
-    set_re(c, true, low32(r), low32(e))
-}
-fn setresuid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, s, ..] = *a;
-    set_res(c, false, [r, e, s].map(low32))
-}
-fn setresgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, s, ..] = *a;
-    set_res(c, true, [r, e, s].map(low32))
-}
-fn setfsuid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [x, ..] = *a;
-    set_fs(c, false, low32(x))
-}
-fn setfsgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [x, ..] = *a;
-    set_fs(c, true, low32(x))
-}
-fn getresuid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, s, ..] = *a;
-    get_res(c, false, [r, e, s])
-}
-fn getresgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [r, e, s, ..] = *a;
-    get_res(c, true, [r, e, s])
-}
-
-fn getgroups(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [n, out, ..] = *a;
-    let groups = c.k.process_of(c.tid).ok_or(Errno::ESRCH)?.creds.groups.clone();
-    let room = usize::try_from(int(n)).map_err(|_| Errno::EINVAL)?;
-    if room != 0 {
-        if groups.len() > room {
-            return Err(Errno::EINVAL);
-        }
-        let b: Vec<u8> = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
-        c.k.copy_out(c.tid, out, &b)?;
-    }
-    ret(u64_of(groups.len()))
-}
-
-fn setgroups(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [n, list, ..] = *a;
-    let (_, root) = ids(c, true)?;
-    if !root {
-        return Err(Errno::EPERM);
-    }
-    let n = us(u64::from(low32(n)));
-    if n > 65536 {
-        return Err(Errno::EINVAL);
-    }
-    let b = c.k.copy_in_vec(c.tid, list, n.saturating_mul(4))?;
-    let groups = b.chunks_exact(4).map(|x| crate::signal::frame::le32(x, 0)).collect();
-    c.k.process_of_mut(c.tid).ok_or(Errno::ESRCH)?.creds.groups = groups;
-    ret(0)
-}
-
-/// Reads a capability header: its version's number of words and the process. A version that is not known is answered with
-/// the one that is.
-fn cap_header(c: &mut Context<'_>, va: u64, data: u64) -> Result<Option<(usize, u32)>, Errno> {
-    let version = c.k.get_u32(c.tid, va)?;
-    let pid = c.k.get_u32(c.tid, va.wrapping_add(4))?.cast_signed();
-    let words = match version {
-        0x1998_0330 => 1,
-        0x2007_1026 | 0x2008_0522 => 2,
-        _ => {
-            c.k.put_u32(c.tid, va, 0x2008_0522)?;
-            return if data == 0 { Ok(None) } else { Err(Errno::EINVAL) };
-        }
-    };
-    let pid = u32::try_from(pid).map_err(|_| Errno::EINVAL)?;
-    Ok(Some((words, pid)))
-}
-
-fn capget(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [header, data, ..] = *a;
-    let Some((words, pid)) = cap_header(c, header, data)? else { return ret(0) };
-    let pid = target(c, u64::from(pid))?;
-    if data == 0 {
-        return ret(0);
-    }
-    let root = c.k.processes.get(&pid).is_some_and(|p| p.creds.euid == 0);
-    let caps: u64 = if root { crate::syscall::info::ALL_CAPS } else { 0 };
-    let mut b = Vec::new();
-    for word in [low32(caps), low32(caps >> 32)].into_iter().take(words) {
-        for set in [word, word, 0] {
-            b.extend(set.to_le_bytes());
-        }
-    }
-    c.k.copy_out(c.tid, data, &b)?;
-    ret(0)
-}
-
-fn capset(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [header, data, ..] = *a;
-    let Some((words, pid)) = cap_header(c, header, data)? else { return Err(Errno::EINVAL) };
-    if pid != 0 && pid != c.pid()? && pid != c.tid {
-        return Err(Errno::EPERM);
-    }
-    let b = c.k.copy_in_vec(c.tid, data, words * 12)?;
-    let (_, root) = ids(c, false)?;
-    if !root && b.iter().any(|x| *x != 0) {
-        return Err(Errno::EPERM);
     }
     ret(0)
 }

@@ -194,7 +194,11 @@ fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let own = c.pid()?;
     let pgid = c.k.process_of(c.tid).map_or(0, |p| p.pgid);
     let targets: Vec<u32> = match pid {
-        1.. => vec![pid.unsigned_abs()].into_iter().filter(|p| c.k.processes.contains_key(p)).collect(),
+        1.. => {
+            // A thread's id names its process here.
+            let pid = c.k.task(pid.unsigned_abs()).map_or(pid.unsigned_abs(), |t| t.pid);
+            c.k.processes.get(&pid).map(|p| p.pid).into_iter().collect()
+        }
         -1 => c.k.processes.keys().copied().filter(|p| *p != 1 && *p != own).collect(),
         _ => {
             let group = if pid == 0 { pgid } else { pid.unsigned_abs() };

@@ -61,6 +61,27 @@ impl Kernel {
         }
     }
 
+    /// What execve(2) does to a task's threads, signals and registrations at its point of no return. Call it while the old
+    /// address space is still the task's: locks on the robust list are handed on there.
+    pub fn reset_for_exec(&mut self, tid: Tid) {
+        self.exit_siblings(tid);
+        self.exit_robust_list(tid);
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.rseq = crate::task::Rseq::default();
+        task.altstack = crate::signal::AltStack::default();
+        let clear = std::mem::take(&mut task.clear_child_tid);
+        let pid = task.pid;
+        if clear != 0 && self.put_u32(tid, clear, 0).is_ok() {
+            self.futex_wake_address(tid, clear, 1);
+        }
+        self.drop_posix_timers(pid);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        for action in &mut process.actions {
+            let handler = if action.handler == SIG_IGN { SIG_IGN } else { 0 };
+            *action = crate::signal::SigAction { handler, ..crate::signal::SigAction::default() };
+        }
+    }
+
     /// Ends the other threads of a process (execve).
     pub fn exit_siblings(&mut self, tid: Tid) {
         let Some(process) = self.process_of(tid) else { return };
@@ -230,6 +251,20 @@ mod tests {
         assert!(!k.return_to_user(&mut vcpu, 2));
         assert!(!k.tasks.contains_key(&2));
         assert_eq!(k.processes[&2].zombie, Some(ExitStatus::Signal(9)));
+    }
+
+    #[test]
+    fn execve_keeps_ignored_signals_and_resets_handlers() {
+        let mut k = kernel(&[(1, 0)]);
+        let with = |handler| crate::signal::SigAction { handler, flags: 4, ..Default::default() };
+        k.set_action(1, 10, with(0x5000));
+        k.set_action(1, 13, with(SIG_IGN));
+        k.tasks.insert(2, Task::new(2, 1));
+        k.processes.get_mut(&1).unwrap().threads.insert(2);
+        k.reset_for_exec(1);
+        assert_eq!(k.action(1, 10), crate::signal::SigAction::default());
+        assert_eq!(k.action(1, 13).handler, SIG_IGN);
+        assert_eq!(k.processes[&1].threads.len(), 1);
     }
 
     fn call(
