@@ -151,8 +151,8 @@ fn arbitrary_system_calls_never_panic_the_kernel() {
                     season(&mut machine, tid, &mut random);
                     let number = if random.below(20) == 0 { random.below(600) } else { random.of(&numbers) };
                     // exit and exit_group end the run soon enough by other ways.
-                    let number = if matches!(number, 60 | 231) && random.below(30) != 0 { 39 } else { number };
-                    let exit = match random.below(40) {
+                    let number = if matches!(number, 15 | 60 | 62 | 200 | 231 | 234) && random.below(100) != 0 { 39 } else { number };
+                    let exit = match random.below(2000) {
                         0 => Exit::Exception {
                             vector: random.below(32) as u8,
                             error: random.below(32),

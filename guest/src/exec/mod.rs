@@ -9,7 +9,7 @@ use crate::mm::mmap::{MapRequest, RLIMIT_STACK};
 use crate::mm::{Backing, Prot, Special, VmFlags};
 use crate::num::{align_down, u64_of};
 use crate::platform::{PAGE_SIZE, Regs, TASK_SIZE, Va, Vcpu};
-use crate::task::{ExitStatus, Process, Task, TaskState, Tid};
+use crate::task::{Process, Task, TaskState, Tid};
 use std::collections::BTreeMap;
 
 pub mod elf;
@@ -335,23 +335,14 @@ impl Kernel {
             self.mm_release(ready.mm);
             return;
         };
-        let others: Vec<Tid> = self
-            .process_of(tid)
-            .map(|p| p.threads.iter().copied().filter(|t| *t != tid).collect())
-            .unwrap_or_default();
-        for other in others {
-            self.exit_task(other, ExitStatus::Code(0));
-        }
+        self.reset_for_exec(tid);
         let exe = self.file_path(program.file);
         let exe = if exe.is_empty() { program.path.clone() } else { exe };
         if let Some(task) = self.tasks.get_mut(&tid) {
             let old = std::mem::replace(&mut task.mm, ready.mm);
             task.regs = Regs { rip: ready.entry, rsp: ready.sp, rflags: RFLAGS, ..Regs::default() };
             task.xstate = None;
-            task.altstack = Default::default();
-            task.clear_child_tid = 0;
             task.robust_list = 0;
-            task.rseq = Default::default();
             task.name = task_name(&program.path);
             self.mm_release(old);
         }
@@ -361,11 +352,6 @@ impl Kernel {
         }
         self.fd_table_exec(tid);
         if let Some(p) = self.processes.get_mut(&pid) {
-            for action in &mut p.actions {
-                // Ignored stays ignored; a handler's address means nothing in the new program.
-                let handler = if action.handler == 1 { 1 } else { 0 };
-                *action = crate::signal::SigAction { handler, ..Default::default() };
-            }
             p.exe = exe;
             p.cmdline = joined(&program.argv);
             p.environ = joined(envp);
@@ -379,6 +365,10 @@ impl Kernel {
 
     /// The thread that called execve goes on under the id of its process.
     fn become_first(&mut self, tid: Tid, pid: u32) {
+        if self.tasks.contains_key(&pid) {
+            // The first thread is still on another vCPU and dies when it comes back: its id cannot be taken yet.
+            return;
+        }
         let Some(mut task) = self.tasks.remove(&tid) else { return };
         self.sched.remove(tid);
         task.tid = pid;

@@ -97,7 +97,7 @@ const FIXED: &[&str] = &[
 const TOPOLOGY: &[&str] = &["core_id", "core_siblings_list", "physical_package_id", "thread_siblings_list"];
 
 /// The release that uname(2) and proc report.
-pub const OS_RELEASE: &str = "6.1.0-coppice";
+pub use crate::syscall::info::RELEASE as OS_RELEASE;
 
 /// The first processor's lines of the host's /proc/cpuinfo, without the `processor` line; empty when it cannot be read.
 pub(super) fn host_cpuinfo() -> String {
