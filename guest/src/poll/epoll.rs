@@ -96,8 +96,8 @@ impl Kernel {
             }
             Ctl::Add(events, data) => {
                 if let FileKind::Epoll(inner) = kind {
-                    let below = self.depth(inner, set, true, 0)?;
-                    let above = self.depth(set, inner, false, 0)?;
+                    let below = self.depth(inner, set, true, 0, &mut BTreeMap::new())?;
+                    let above = self.depth(set, inner, false, 0, &mut BTreeMap::new())?;
                     if below + above >= MAX_DEPTH {
                         return Err(Errno::ELOOP);
                     }
@@ -120,7 +120,18 @@ impl Kernel {
     }
 
     /// Levels of sets inside (`down`) or around `set`. ELOOP on meeting `forbidden` or beyond the allowed depth, which also bounds the walk.
-    fn depth(&self, set: u64, forbidden: u64, down: bool, level: u32) -> Result<u32, Errno> {
+    fn depth(
+        &self,
+        set: u64,
+        forbidden: u64,
+        down: bool,
+        level: u32,
+        known: &mut BTreeMap<u64, u32>,
+    ) -> Result<u32, Errno> {
+        // Each set is walked once, however many ways lead to it.
+        if let Some(depth) = known.get(&set) {
+            return Ok(*depth);
+        }
         if set == forbidden || level > MAX_DEPTH {
             return Err(Errno::ELOOP);
         }
@@ -134,8 +145,9 @@ impl Kernel {
         next.dedup();
         let mut most = 0;
         for id in next {
-            most = most.max(1 + self.depth(id, forbidden, down, level + 1)?);
+            most = most.max(1 + self.depth(id, forbidden, down, level + 1, known)?);
         }
+        known.insert(set, most);
         Ok(most)
     }
 
