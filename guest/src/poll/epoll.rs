@@ -96,8 +96,8 @@ impl Kernel {
             }
             Ctl::Add(events, data) => {
                 if let FileKind::Epoll(inner) = kind {
-                    let below = self.depth(inner, set, true, 0)?;
-                    let above = self.depth(set, inner, false, 0)?;
+                    let below = self.depth(inner, set, true, 0, &mut BTreeMap::new())?;
+                    let above = self.depth(set, inner, false, 0, &mut BTreeMap::new())?;
                     if below + above >= MAX_DEPTH {
                         return Err(Errno::ELOOP);
                     }
@@ -120,7 +120,18 @@ impl Kernel {
     }
 
     /// Levels of sets inside (`down`) or around `set`. ELOOP on meeting `forbidden` or beyond the allowed depth, which also bounds the walk.
-    fn depth(&self, set: u64, forbidden: u64, down: bool, level: u32) -> Result<u32, Errno> {
+    fn depth(
+        &self,
+        set: u64,
+        forbidden: u64,
+        down: bool,
+        level: u32,
+        known: &mut BTreeMap<u64, u32>,
+    ) -> Result<u32, Errno> {
+        // Each set is walked once, however many ways lead to it.
+        if let Some(depth) = known.get(&set) {
+            return Ok(*depth);
+        }
         if set == forbidden || level > MAX_DEPTH {
             return Err(Errno::ELOOP);
         }
@@ -134,8 +145,9 @@ impl Kernel {
         next.dedup();
         let mut most = 0;
         for id in next {
-            most = most.max(1 + self.depth(id, forbidden, down, level + 1)?);
+            most = most.max(1 + self.depth(id, forbidden, down, level + 1, known)?);
         }
+        known.insert(set, most);
         Ok(most)
     }
 
@@ -217,5 +229,85 @@ impl Kernel {
             }
         }
         found.into_iter().map(|(_, events, data)| (events, data)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Kernel, Limits};
+    use crate::platform::fake::FakePlatform;
+    use crate::vfs::OpenFile;
+    use std::sync::Arc;
+
+    fn kernel() -> Kernel {
+        Kernel::new(Arc::new(FakePlatform::new(64 << 20)), Limits::default()).unwrap()
+    }
+
+    fn push(k: &mut Kernel, file: u64, data: &[u8]) {
+        let f: OpenFile = k.open_file(file).unwrap();
+        k.file_push(&f, 0, data, true).unwrap();
+    }
+
+    #[test]
+    fn level_edge_and_oneshot_entries_report_as_on_linux() {
+        let mut k = kernel();
+        let (r, w) = k.pipe_create(0);
+        let ep = k.epoll_create_file();
+        let set = k.epoll_of(ep).unwrap();
+        assert_eq!(k.epoll_change(set, 3, r, Ctl::Add(1, 7)), Ok(()));
+        assert_eq!(k.epoll_change(set, 3, r, Ctl::Add(1, 7)), Err(Errno::EEXIST));
+        assert!(k.epoll_collect(set, 8).is_empty());
+        push(&mut k, w, b"a");
+        assert_eq!(k.epoll_collect(set, 8), [(1, 7)]);
+        assert_eq!(k.epoll_collect(set, 8), [(1, 7)]);
+        k.epoll_change(set, 3, r, Ctl::Mod(1 | EPOLLET, 8)).unwrap();
+        assert_eq!(k.epoll_collect(set, 8), [(1, 8)]);
+        assert!(k.epoll_collect(set, 8).is_empty());
+        push(&mut k, w, b"b");
+        assert_eq!(k.epoll_collect(set, 8), [(1, 8)]);
+        k.epoll_change(set, 3, r, Ctl::Mod(1 | EPOLLONESHOT, 9)).unwrap();
+        assert_eq!(k.epoll_collect(set, 8), [(1, 9)]);
+        push(&mut k, w, b"c");
+        assert!(k.epoll_collect(set, 8).is_empty());
+        k.epoll_change(set, 3, r, Ctl::Del).unwrap();
+        assert_eq!(k.epoll_change(set, 3, r, Ctl::Del), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_cycle_of_sets_and_a_chain_too_deep_are_refused() {
+        let mut k = kernel();
+        let files: Vec<u64> = (0..8).map(|_| k.epoll_create_file()).collect();
+        let sets: Vec<u64> = files.iter().map(|f| k.epoll_of(*f).unwrap()).collect();
+        let mut refused = 0;
+        for i in 1..8 {
+            refused +=
+                usize::from(k.epoll_change(sets[i], 1, files[i - 1], Ctl::Add(1, 0)) == Err(Errno::ELOOP));
+        }
+        assert!(refused > 0);
+        assert_eq!(k.epoll_change(sets[0], 1, files[1], Ctl::Add(1, 0)), Err(Errno::ELOOP));
+        assert_eq!(k.epoll_change(sets[0], 1, files[0], Ctl::Add(1, 0)), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn closing_in_any_order_leaves_no_object() {
+        for order in 0..24usize {
+            let mut k = kernel();
+            let (r, w) = k.pipe_create(0);
+            let (e, ep) = (k.eventfd_create(0, false, 0), k.epoll_create_file());
+            let set = k.epoll_of(ep).unwrap();
+            for (fd, file) in [(0, r), (1, w), (2, e)] {
+                k.epoll_change(set, fd, file, Ctl::Add(5, 0)).unwrap();
+            }
+            let mut left = vec![r, w, e, ep];
+            let mut n = order;
+            while !left.is_empty() {
+                let at = n % left.len();
+                n /= left.len();
+                k.file_unref(left.remove(at));
+            }
+            assert!(k.files.is_empty() && k.objects.pipes.is_empty() && k.objects.eventfds.is_empty());
+            assert!(k.polls.sets.is_empty() && k.polls.by_object.is_empty());
+        }
     }
 }

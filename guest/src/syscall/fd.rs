@@ -1,6 +1,6 @@
 //! System calls on descriptors: read and write in all forms, seek, duplicate, close, fcntl, ioctl, pipes, eventfds.
 
-use super::{Arg, Context, Entry, ret};
+use super::{Arg, Context, Entry, Support, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of};
 use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH};
@@ -66,7 +66,15 @@ pub const TABLE: &[Entry] = &[
         pwritev2,
     ),
     Entry::full(436, "close_range", &[Arg::Uint, Arg::Uint, Arg::Hex], close_range),
+    refused(275, "splice"),
+    refused(276, "tee"),
+    refused(278, "vmsplice"),
 ];
+
+const fn refused(number: u32, name: &'static str) -> Entry {
+    let support = Support::Refused(Errno::EINVAL, "callers fall back to read and write");
+    Entry { number, name, args: &[], support, handler: |_, _| Err(Errno::EINVAL) }
+}
 
 fn nth(args: &[u64; 6], n: usize) -> u64 {
     args.get(n).copied().unwrap_or(0)

@@ -148,7 +148,7 @@ mod tests {
             let mut next = 0u8;
             for (write, len) in ops {
                 if write {
-                    let data: Vec<u8> = (0..len).map(|i| next.wrapping_add((i % 251) as u8)).collect();
+                    let data: Vec<u8> = (0..len).map(|i| next.wrapping_add(crate::num::low8(crate::num::u64_of(i % 251)))).collect();
                     next = next.wrapping_add(17);
                     let free = DEFAULT_CAPACITY - model.len();
                     let atomic = len <= PIPE_BUF;
