@@ -36,6 +36,8 @@ pub enum Restart {
     WithDeadline,
     /// Always EINTR, handler or not.
     Never,
+    /// Ends with the bytes that were transferred already ([`Block::memo`]`[0]`), handler or not.
+    Partial,
 }
 
 /// What a sleeping task waits for.

@@ -3,6 +3,9 @@
 //! Runs for `COPPICE_FUZZ_SECONDS` (60 by default) from a seed that it prints (`COPPICE_FUZZ_SEED` repeats one). Nothing is asserted about results: the kernel
 //! must not panic, must not hang, and must keep its own tables consistent enough to go on.
 
+// A test may index and cast: its own numbers are not hostile.
+#![allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used, clippy::expect_used)]
+
 use guest::exec::Spawn;
 use guest::kernel::{Kernel, Limits, Next};
 use guest::platform::fake::{FakePlatform, FakeVcpu};

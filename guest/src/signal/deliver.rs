@@ -32,7 +32,7 @@ impl Kernel {
                 }
             }
             if let Some(block) = self.tasks.get_mut(&tid).and_then(|t| t.aux.interrupted.take()) {
-                if block.restart == Restart::Never {
+                if matches!(block.restart, Restart::Never | Restart::Partial) {
                     self.fail_interrupted(tid, &block);
                 } else {
                     // The handler goes on with its first deadline and memo.
@@ -146,10 +146,15 @@ impl Kernel {
     fn fail_interrupted(&mut self, tid: Tid, block: &Block) {
         let Some(call) = self.tasks.get_mut(&tid).and_then(|t| t.syscall.take()) else { return };
         crate::syscall::time::write_remaining_sleep(self, tid, &call, block);
-        self.trace_call(tid, &call, &Err(Errno::EINTR));
+        let [done, _] = block.memo;
+        let result = match block.restart {
+            Restart::Partial => Ok(Outcome::Return(done)),
+            _ => Err(Errno::EINTR),
+        };
+        self.trace_call(tid, &call, &result);
         if let Some(task) = self.tasks.get_mut(&tid) {
             task.resume = None;
-            task.regs.rax = Errno::EINTR.to_rax();
+            task.regs.rax = if block.restart == Restart::Partial { done } else { Errno::EINTR.to_rax() };
         }
     }
 

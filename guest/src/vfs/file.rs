@@ -197,7 +197,7 @@ impl Kernel {
     fn block_on(&self, file: u64, events: u32, memo: u64) -> SysResult {
         let on = self.file_objects(file, events).into_iter().map(WaitKey::Object).collect();
         // A write that has moved bytes must not be repeated from its start.
-        let restart = if memo > 0 { Restart::Never } else { Restart::IfSaRestart };
+        let restart = if memo > 0 { Restart::Partial } else { Restart::IfSaRestart };
         Ok(Outcome::Block(Block { on, deadline: None, relative: false, restart, memo: [memo, 0] }))
     }
 
