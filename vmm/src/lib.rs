@@ -6,11 +6,11 @@
 //! Lock order, outermost first: the guest kernel ([`sandbox::Sandbox::kernel`]), page tables ([`pagetable`]), the virtual
 //! machine ([`machine`]). No lock is held while guest code runs.
 
-#![allow(dead_code)]
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 pub mod arena;
 pub mod error;
+pub mod fork;
 pub mod host;
 pub mod layout;
 pub mod machine;
@@ -18,7 +18,9 @@ pub mod memslots;
 pub mod pagetable;
 pub mod sandbox;
 pub mod signal;
+pub mod stats;
 pub mod stub;
+pub mod threads;
 pub mod vcpu;
 
 pub use error::Error;
