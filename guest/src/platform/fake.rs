@@ -227,6 +227,10 @@ impl Platform for FakePlatform {
         Some(1_000_000)
     }
 
+    fn tsc_aux_is_vcpu(&self) -> bool {
+        true
+    }
+
     fn entropy(&self, buf: &mut [u8]) {
         let mut s = self.lock();
         for b in buf {
