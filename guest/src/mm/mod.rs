@@ -37,9 +37,6 @@ pub enum Fault {
 }
 
 impl Kernel {
-    /// The sandbox uses more anonymous memory than its limit: picks a process and kills it. Called by the driver.
-    pub fn out_of_memory(&mut self) {}
-
     /// A new empty address space with one user; returns its key in `mms`.
     pub fn mm_new(&mut self) -> Result<u64, Errno> {
         let root = self.platform.create_root()?;
