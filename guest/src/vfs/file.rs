@@ -341,10 +341,10 @@ impl Kernel {
 
     /// What fstat(2) says of a file of any kind.
     pub fn file_stat(&mut self, file: u64) -> Result<Stat, Errno> {
-        let anon = Stat { mode: 0o600, nlink: 1, ino: file, blksize: 4096, ..Stat::default() };
+        let anon = Stat { dev: 0xd, mode: 0o600, nlink: 1, ino: file, blksize: 4096, ..Stat::default() };
         match self.open_file(file)?.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
-            FileKind::Pipe { pipe, .. } => Ok(Stat { mode: 0o10600, ino: pipe, ..anon }),
+            FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
             FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),

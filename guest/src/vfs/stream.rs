@@ -27,6 +27,9 @@ pub struct HostStream {
 /// Most bytes written after one poll: a pipe that polls writable takes this many without blocking.
 const WRITE_PIECE: usize = 4096;
 
+/// st_dev of the sandbox's stdin, stdout and stderr.
+const HOST_DEVICE: u64 = 0xe;
+
 impl HostStream {
     /// POLL* events now.
     pub fn poll(&self) -> u32 {
@@ -73,7 +76,9 @@ impl HostStream {
         Ok(Stat {
             mode: st.st_mode,
             nlink: 1,
-            ino: u64::from(self.role) + 1,
+            // The same host file behind two descriptors is the same to the guest; no guest file has this device number.
+            dev: HOST_DEVICE,
+            ino: st.st_ino,
             size,
             blksize: 4096,
             blocks: size.div_ceil(512),
