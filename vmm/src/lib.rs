@@ -22,5 +22,6 @@ pub mod stats;
 pub mod stub;
 pub mod threads;
 pub mod vcpu;
+pub mod vdso;
 
 pub use error::Error;
