@@ -17,6 +17,7 @@ pub mod machine;
 pub mod memslots;
 pub mod pagetable;
 pub mod sandbox;
+pub mod selftest;
 pub mod signal;
 pub mod stats;
 pub mod stub;
