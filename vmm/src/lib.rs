@@ -16,6 +16,7 @@ pub mod layout;
 pub mod machine;
 pub mod memslots;
 pub mod pagetable;
+pub mod prefill;
 pub mod sandbox;
 pub mod selftest;
 pub mod signal;

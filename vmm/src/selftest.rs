@@ -62,7 +62,9 @@ pub fn run() -> Result<Report, Error> {
     expect("page fault", 6, Exit::Exception { vector: 14, error: 4, cr2: 0 });
     let before = rdtsc();
     let counter = match at(9) {
-        Ok((Exit::Syscall, regs)) if (before..=rdtsc()).contains(&regs.rax) => Ok("equals the host's".to_owned()),
+        Ok((Exit::Syscall, regs)) if (before..=rdtsc()).contains(&regs.rax) => {
+            Ok("equals the host's".to_owned())
+        }
         Ok(_) => Err("differs from the host's".to_owned()),
         Err(e) => Err(e.to_string()),
     };

@@ -140,7 +140,7 @@ fn the_time_stamp_counter_is_the_hosts() {
     let after = crate::host::rdtsc();
     eprintln!("khz {:?}", g.machine.tsc_khz());
     assert!((before..=after).contains(&g.regs.rax), "{before} {} {after}", g.regs.rax);
-    assert_eq!(g.regs.rbx, 0);
+    assert!(!g.machine.tsc_aux_is_vcpu() || g.regs.rbx == 0, "{}", g.regs.rbx);
 }
 
 #[test]
