@@ -116,7 +116,8 @@ impl Arena {
     pub fn invalidate(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {
         self.check(gpa, len)?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        let result = self.protection(gpa, len, libc::PROT_READ).and_then(|()| self.protection(gpa, len, PROT));
+        let result =
+            self.protection(gpa, len, libc::PROT_READ).and_then(|()| self.protection(gpa, len, PROT));
         self.generation.fetch_add(1, Ordering::AcqRel);
         result
     }
@@ -132,7 +133,13 @@ impl Arena {
     }
 
     /// Backs a range privately with a file.
-    pub fn attach_file(&self, gpa: Gpa, len: u64, file: BorrowedFd<'_>, offset: u64) -> Result<(), PlatformError> {
+    pub fn attach_file(
+        &self,
+        gpa: Gpa,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<(), PlatformError> {
         let (_, size) = self.check(gpa, len)?;
         let offset = i64::try_from(offset).map_err(|_| out(offset, size))?;
         self.remap(gpa, size, libc::MAP_PRIVATE | libc::MAP_NORESERVE, file.as_raw_fd(), offset)
@@ -234,7 +241,8 @@ mod tests {
 
     #[test]
     fn an_attached_file_is_private_and_detaching_zeroes() {
-        let mut f = std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let mut f =
+            std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         f.write_all(&[7; 8192]).unwrap();
         let a = Arena::new(4 << 20).unwrap();
         a.attach_file(0x10000, 4096, f.as_fd(), 4096).unwrap();

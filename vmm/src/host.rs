@@ -119,7 +119,8 @@ impl Host {
             stats: raw_cap(&kvm, CAP_STATS_FD) > 0,
             nested_paging: nested_paging(),
             tsc_khz: if invariant_tsc() { tsc_khz(&kvm)? } else { None },
-            tsc_aux: bit(amd.edx, 27),
+            // Without hardware virtualisation KVM takes the value and the processor shows the host's all the same.
+            tsc_aux: bit(amd.edx, 27) && nested_paging(),
             max_vcpus: kvm.get_max_vcpus(),
             cpuid,
             kvm,

@@ -17,11 +17,14 @@ pub mod layout;
 pub mod machine;
 pub mod memslots;
 pub mod pagetable;
+pub mod prefill;
 pub mod sandbox;
+pub mod selftest;
 pub mod signal;
 pub mod stats;
 pub mod stub;
 pub mod threads;
 pub mod vcpu;
+pub mod vdso;
 
 pub use error::Error;

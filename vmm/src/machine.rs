@@ -62,7 +62,7 @@ impl Machine {
             wake: AtomicI32::new(-1),
             out_rip: AtomicU8::new(RIP_UNKNOWN),
             tsc_ok,
-            vdso: Vec::new(),
+            vdso: crate::vdso::image(),
         }))
     }
 

@@ -189,7 +189,12 @@ impl PageTables {
     }
 
     /// The directory (level 2) table of an address; made when `pool` is given, else `None` and the bytes to skip.
-    fn directory(&self, root: Root, va: Va, mut pool: Option<&mut Pool>) -> Result<Result<Gpa, u64>, PlatformError> {
+    fn directory(
+        &self,
+        root: Root,
+        va: Va,
+        mut pool: Option<&mut Pool>,
+    ) -> Result<Result<Gpa, u64>, PlatformError> {
         let mut table = root.0;
         for level in [4, 3] {
             let at = table + index(va, level) * 8;
@@ -239,7 +244,9 @@ impl PageTables {
         access: Access,
     ) -> Result<u64, (u64, PlatformError)> {
         let none = |e| (0, e);
-        let Ok(directory) = self.directory(root, va, Some(pool)).map_err(none)? else { return Err((0, present())) };
+        let Ok(directory) = self.directory(root, va, Some(pool)).map_err(none)? else {
+            return Err((0, present()));
+        };
         let at = directory + index(va, 2) * 8;
         let mut entry = self.get(at).map_err(none)?;
         if entry == 0 {
@@ -283,9 +290,7 @@ impl PageTables {
     /// Changes rights in a range; see [`guest::platform::Platform::protect`].
     pub fn protect(&self, root: Root, va: Va, len: u64, access: Access) -> Result<(), PlatformError> {
         check_va(va, len)?;
-        self.change(&mut self.lock(), root, va, len, |old| {
-            leaf(old & ADDRESS, access) | old & LARGE
-        })
+        self.change(&mut self.lock(), root, va, len, |old| leaf(old & ADDRESS, access) | old & LARGE)
     }
 
     /// Rewrites every present leaf of a range with `new`, splitting large ones at the edges, and invalidates.

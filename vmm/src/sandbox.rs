@@ -157,7 +157,6 @@ impl Sandbox {
     }
 
     /// The first vCPU, the virtual machine's, made when there is none.
-    #[allow(dead_code)]
     pub(crate) fn first_vcpu(&mut self) -> Result<&mut KvmVcpu, Error> {
         self.resume()?;
         self.live.as_mut().map(|l| &mut l.vcpu).ok_or(Error::NotPaused)

@@ -115,7 +115,8 @@ pub fn gdt() -> [u64; 8] {
     const USER_DATA: u64 = 0x00cf_f300_0000_ffff;
     const USER_CODE: u64 = 0x00af_fb00_0000_ffff;
     let base = layout::window(layout::tss(0));
-    let low = 0x0000_8b00_0000_0000 | (TSS_LEN as u64 - 1) | (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56;
+    let low =
+        0x0000_8b00_0000_0000 | (TSS_LEN as u64 - 1) | (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56;
     [0, KERNEL_CODE, KERNEL_DATA, USER_CODE32, USER_DATA, USER_CODE, low, base >> 32]
 }
 

@@ -211,13 +211,15 @@ impl KvmVcpu {
             Ok(VcpuExit::Shutdown) => Back::Reset,
             Ok(VcpuExit::MemoryFault { .. }) => Back::Fault,
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Back::Interrupted,
-            Ok(VcpuExit::FailEntry(reason, cpu)) => {
-                Back::Fatal(format!("the processor refused to enter guest mode (reason {reason:#x} on CPU {cpu})"))
-            }
+            Ok(VcpuExit::FailEntry(reason, cpu)) => Back::Fatal(format!(
+                "the processor refused to enter guest mode (reason {reason:#x} on CPU {cpu})"
+            )),
             Ok(other) => Back::Fatal(format!("unknown exit {other:?}")),
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Back::Interrupted,
             Err(e) if matches!(e.errno(), libc::EFAULT | libc::EHWPOISON) => Back::Fault,
-            Err(e) => Back::Fatal(format!("KVM_RUN failed: {}", std::io::Error::from_raw_os_error(e.errno()))),
+            Err(e) => {
+                Back::Fatal(format!("KVM_RUN failed: {}", std::io::Error::from_raw_os_error(e.errno())))
+            }
         }
     }
 
@@ -290,7 +292,8 @@ impl KvmVcpu {
             if genuine {
                 // From below: error code (some vectors), rip, cs, rflags, rsp, ss.
                 let top = stub::gpa_of_window(top);
-                let word = |below: u64| self.machine.arena().entry(top - below).map(|e| e.load(Ordering::Acquire));
+                let word =
+                    |below: u64| self.machine.arena().entry(top - below).map(|e| e.load(Ordering::Acquire));
                 let error = if pushed == 48 { word(48)? } else { 0 };
                 regs.rip = word(40)?;
                 regs.rflags = word(24)?;
@@ -385,8 +388,10 @@ impl Vcpu for KvmVcpu {
 
 /// Whether the processor would take this XSAVE image in standard format (Intel SDM volume 1, 13.8).
 fn valid_xstate(image: &[u8], xcr0: u64) -> bool {
-    let word = |at: usize| image.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
-    let half = |at: usize| image.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap_or_default()));
+    let word =
+        |at: usize| image.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
+    let half =
+        |at: usize| image.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap_or_default()));
     let mask = match half(MXCSR_MASK) {
         0 => 0xffbf,
         m => m & 0xffff,
@@ -476,7 +481,9 @@ fn set_msrs(fd: &VcpuFd, index: usize, tsc_aux: bool) -> Result<(), Error> {
         .map_err(|_| Error::Host { what, source: std::io::ErrorKind::InvalidInput.into() })?;
     let done = fd.set_msrs(&msrs).map_err(Error::kvm(what))?;
     if done != list.len() {
-        return Err(Error::MissingCapability("a settable syscall entry point (STAR, LSTAR, FMASK or TSC_AUX)"));
+        return Err(Error::MissingCapability(
+            "a settable syscall entry point (STAR, LSTAR, FMASK or TSC_AUX)",
+        ));
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ const CODE_GPA: Gpa = 40 << 20;
 
 fn sandbox(cpus: usize) -> Sandbox {
     let limits = Limits { memory: u64::MAX, cpus, tasks: 16 };
-    Sandbox::boot(Config { arena_len: 1 << 30, max_vcpus: 4 }, limits).expect("these tests need a working /dev/kvm")
+    Sandbox::boot(Config { arena_len: 1 << 30, max_vcpus: 4 }, limits)
+        .expect("these tests need a working /dev/kvm")
 }
 
 /// Puts a runnable task that runs `code` into the kernel.
@@ -81,7 +82,8 @@ fn a_program_that_never_exits_is_preempted_and_shares_the_processor() {
     add(&s, 1, SPINS);
     add(&s, 2, SPINS);
     assert_eq!(s.run(&deadline(100)).unwrap(), Stop::TimedOut);
-    let (a, b) = (s.kernel().tasks[&1].cpu_ns, s.kernel().tasks[&2].cpu_ns);
+    let kernel = s.kernel();
+    let (a, b) = (kernel.tasks[&1].cpu_ns, kernel.tasks[&2].cpu_ns);
     assert!(a > 20_000_000 && b > 20_000_000, "{a} {b}");
 }
 

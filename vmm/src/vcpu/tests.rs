@@ -140,7 +140,7 @@ fn the_time_stamp_counter_is_the_hosts() {
     let after = crate::host::rdtsc();
     eprintln!("khz {:?}", g.machine.tsc_khz());
     assert!((before..=after).contains(&g.regs.rax), "{before} {} {after}", g.regs.rax);
-    assert_eq!(g.regs.rbx, 0);
+    assert!(!g.machine.tsc_aux_is_vcpu() || g.regs.rbx == 0, "{}", g.regs.rbx);
 }
 
 #[test]
@@ -163,4 +163,54 @@ fn extended_state_is_saved_loaded_and_checked() {
     bad[XSTATE_BV + 7] = 0x40;
     assert_eq!(g.vcpu.load_xstate(&bad), Err(BadXstate));
     assert_eq!(g.vcpu.load_xstate(&image[1..]), Err(BadXstate));
+}
+
+#[test]
+fn no_stale_translation_survives_a_change_of_the_tables() {
+    // 0: mov rax,[rdi]; syscall   5: mov [rdi],rax; syscall
+    let mut g = Guest::new(b"\x48\x8b\x07\x0f\x05\x48\x89\x07\x0f\x05");
+    let rw = Access { write: true, exec: false };
+    let read_only = Access { write: false, exec: false };
+    g.machine.write(DATA_GPA + 0x8000, &[1; 8]).unwrap();
+    g.machine.write(DATA_GPA + 0x9000, &[2; 8]).unwrap();
+    let va = DATA + 0x8000;
+    g.regs.rdi = va;
+    assert_eq!(g.at(5).run(), Exit::Syscall);
+    g.machine.protect(g.root, va, 0x1000, read_only).unwrap();
+    assert_eq!(g.at(5).run(), Exit::Exception { vector: 14, error: 7, cr2: va }, "write after protect");
+    g.machine.protect(g.root, va, 0x1000, rw).unwrap();
+    assert_eq!(g.at(5).run(), Exit::Syscall, "write after upgrade");
+    g.machine.unmap(g.root, va, 0x1000).unwrap();
+    assert_eq!(g.at(0).run(), Exit::Exception { vector: 14, error: 4, cr2: va }, "read after unmap");
+    g.machine.map(g.root, va, DATA_GPA + 0x9000, 0x1000, rw).unwrap();
+    g.machine.write(DATA_GPA + 0x9000, &[2; 8]).unwrap();
+    assert_eq!(g.at(0).run(), Exit::Syscall);
+    assert_eq!(g.regs.rax, 0x0202_0202_0202_0202, "the new target is read");
+    g.machine.discard(DATA_GPA + 0x9000, 0x1000).unwrap();
+    assert_eq!(g.at(0).run(), Exit::Syscall);
+    assert_eq!(g.regs.rax, 0, "a discarded page reads as zeroes");
+}
+
+#[test]
+fn table_pages_are_used_again_in_other_roles_after_a_full_zap() {
+    use crate::pagetable::Translations;
+    let mut g = Guest::new(b"\x48\x8b\x07\x0f\x05");
+    let rw = Access { write: true, exec: false };
+    for round in 0..40u64 {
+        let root = g.machine.create_root().unwrap();
+        g.machine.map(root, CODE, CODE_GPA, 0x1000, Access { write: false, exec: true }).unwrap();
+        let (va, gpa) = (0x1000_0000 + round * 0x4000_0000, DATA_GPA + (round + 1) * 0x1_0000);
+        g.machine.write(gpa, &round.to_le_bytes()).unwrap();
+        g.machine.map(root, va, gpa, 0x1000, rw).unwrap();
+        g.regs.rdi = va;
+        g.root = root;
+        assert_eq!(g.at(0).run(), Exit::Syscall);
+        assert_eq!(g.regs.rax, round);
+        g.machine.unmap(root, va, 0x1000).unwrap();
+        g.machine.unmap(root, CODE, 0x1000).unwrap();
+        g.machine.destroy_root(root);
+        // Zaps, because a virtual machine exists, and gives the pages back in another order.
+        assert!(g.machine.slots.live());
+        g.machine.tables.machine_gone().unwrap();
+    }
 }
