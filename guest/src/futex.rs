@@ -1,7 +1,26 @@
-//! Futexes: keys, queues, requeue, priority-free robust lists.
+//! Futexes: keys, queues, waking, requeueing, the simple priority-inheritance calls (without inheritance), robust lists.
+//!
+//! A queue is first come, first served. A waiter that was woken is marked, so that its call returns 0 whatever the word holds
+//! by then. It does not know the calls' argument rules: those are in `syscall::futex`.
 
+use crate::errno::Errno;
+use crate::kernel::Kernel;
 use crate::platform::{Gpa, Va};
+use crate::task::Tid;
+use crate::wait::Cause;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// The owner's thread id in a futex word.
+pub const TID_MASK: u32 = 0x3fff_ffff;
+/// The owner died.
+pub const OWNER_DIED: u32 = 0x4000_0000;
+/// Someone sleeps on the word.
+pub const WAITERS: u32 = 0x8000_0000;
+/// Entries of a robust list that are looked at; Linux has the same bound.
+const ROBUST_LIMIT: usize = 2048;
+/// Attempts at a compare-exchange on a word that others change all the time, before the call is tried again later.
+const SPINS: usize = 64;
 
 /// What a futex is identified by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -12,6 +31,246 @@ pub enum FutexKey {
     Shared(Gpa),
 }
 
+/// One sleeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// Who.
+    pub tid: Tid,
+    /// Wakes that share a bit with this reach it.
+    pub bitset: u32,
+}
+
 /// All futex queues.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Futexes {}
+pub struct Futexes {
+    queues: BTreeMap<FutexKey, VecDeque<Waiter>>,
+    asleep: BTreeMap<Tid, FutexKey>,
+    woken: BTreeSet<Tid>,
+}
+
+impl Futexes {
+    /// Puts a task at the end of a queue.
+    pub fn enqueue(&mut self, key: FutexKey, tid: Tid, bitset: u32) {
+        self.forget(tid);
+        self.queues.entry(key).or_default().push_back(Waiter { tid, bitset });
+        self.asleep.insert(tid, key);
+    }
+
+    /// Takes up to `count` waiters off a queue, oldest first, and marks them woken.
+    pub fn take(&mut self, key: FutexKey, count: u32, bitset: u32) -> Vec<Tid> {
+        let mut out = Vec::new();
+        let Some(queue) = self.queues.get_mut(&key) else { return out };
+        queue.retain(|w| {
+            let hit = u32::try_from(out.len()).is_ok_and(|n| n < count) && w.bitset & bitset != 0;
+            if hit {
+                out.push(w.tid);
+            }
+            !hit
+        });
+        if queue.is_empty() {
+            self.queues.remove(&key);
+        }
+        for tid in &out {
+            self.asleep.remove(tid);
+            self.woken.insert(*tid);
+        }
+        out
+    }
+
+    /// Moves up to `count` waiters to another queue, in order.
+    pub fn requeue(&mut self, from: FutexKey, to: FutexKey, count: u32) -> u64 {
+        if from == to {
+            let there = self.queues.get(&from).map_or(0, |q| crate::num::u64_of(q.len()));
+            return there.min(u64::from(count));
+        }
+        let mut moved = 0;
+        while moved < u64::from(count) {
+            let Some(w) = self.queues.get_mut(&from).and_then(VecDeque::pop_front) else { break };
+            self.asleep.insert(w.tid, to);
+            self.queues.entry(to).or_default().push_back(w);
+            moved += 1;
+        }
+        if self.queues.get(&from).is_some_and(VecDeque::is_empty) {
+            self.queues.remove(&from);
+        }
+        moved
+    }
+
+    /// Whether anyone sleeps on a key.
+    pub fn has_waiters(&self, key: FutexKey) -> bool {
+        self.queues.contains_key(&key)
+    }
+
+    /// The oldest waiter of a key, and whether there are others.
+    pub fn first_two(&self, key: FutexKey) -> (Option<Tid>, bool) {
+        self.queues.get(&key).map_or((None, false), |q| (q.front().map(|w| w.tid), q.len() > 1))
+    }
+
+    /// Takes a task's mark of having been woken.
+    pub fn was_woken(&mut self, tid: Tid) -> bool {
+        self.woken.remove(&tid)
+    }
+
+    /// Forgets a task that no longer sleeps on a futex (a signal, a time-out, its death).
+    pub fn forget(&mut self, tid: Tid) {
+        self.woken.remove(&tid);
+        if let Some(key) = self.asleep.remove(&tid)
+            && let Some(queue) = self.queues.get_mut(&key)
+        {
+            queue.retain(|w| w.tid != tid);
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            }
+        }
+    }
+}
+
+impl Kernel {
+    /// The key of a futex word. EINVAL when unaligned, EFAULT.
+    pub fn futex_key(&mut self, tid: Tid, va: Va, private: bool) -> Result<FutexKey, Errno> {
+        if !va.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        if va >= crate::platform::TASK_SIZE {
+            return Err(Errno::EFAULT);
+        }
+        if private {
+            let mm = self.tasks.get(&tid).ok_or(Errno::ESRCH)?.mm;
+            return Ok(FutexKey::Private(mm, va));
+        }
+        // A written page has a lasting address; one that cannot be written has no copy to come.
+        let gpa = match self.user_gpa(tid, va, true) {
+            Ok(gpa) => gpa,
+            Err(_) => self.user_gpa(tid, va, false)?,
+        };
+        Ok(FutexKey::Shared(gpa))
+    }
+
+    /// Reads a futex word.
+    pub fn futex_load(&mut self, tid: Tid, va: Va) -> Result<u32, Errno> {
+        let gpa = self.user_gpa(tid, va, false)?;
+        self.platform.load_u32(gpa).map_err(|_| Errno::EFAULT)
+    }
+
+    /// Replaces a futex word by `f` of it, atomically; returns what it was. `None` from `f` leaves it. EAGAIN when others
+    /// change it without end.
+    pub fn futex_update(
+        &mut self,
+        tid: Tid,
+        va: Va,
+        mut f: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, Errno> {
+        let gpa = self.user_gpa(tid, va, true)?;
+        let mut old = self.platform.load_u32(gpa).map_err(|_| Errno::EFAULT)?;
+        for _ in 0..SPINS {
+            let Some(new) = f(old) else { return Ok(old) };
+            match self.platform.compare_exchange_u32(gpa, old, new).map_err(|_| Errno::EFAULT)? {
+                Ok(_) => return Ok(old),
+                Err(seen) => old = seen,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Wakes up to `count` waiters; returns how many.
+    pub fn futex_wake(&mut self, key: FutexKey, count: u32, bitset: u32) -> u64 {
+        let tids = self.futexes.take(key, count, bitset);
+        for tid in &tids {
+            self.unblock(*tid, Cause::Woken);
+        }
+        crate::num::u64_of(tids.len())
+    }
+
+    /// Wakes waiters of either kind of key on an address: for words that the kernel itself writes at a task's death.
+    pub fn futex_wake_address(&mut self, tid: Tid, va: Va, count: u32) {
+        for private in [true, false] {
+            if let Ok(key) = self.futex_key(tid, va, private) {
+                self.futex_wake(key, count, u32::MAX);
+            }
+        }
+    }
+
+    /// A dying task's robust list (get_robust_list(2)): its locks are marked and one waiter each is woken.
+    pub fn exit_robust_list(&mut self, tid: Tid) {
+        let Some(head) = self.tasks.get_mut(&tid).map(|t| std::mem::take(&mut t.robust_list)) else { return };
+        if head == 0 {
+            return;
+        }
+        let (Ok(first), Ok(offset), Ok(pending)) = (
+            self.get_u64(tid, head),
+            self.get_u64(tid, head.wrapping_add(8)),
+            self.get_u64(tid, head.wrapping_add(16)),
+        ) else {
+            return;
+        };
+        let pending_at = pending & !1;
+        let mut entry = first;
+        for _ in 0..ROBUST_LIMIT {
+            let at = entry & !1;
+            if at == head || at == 0 {
+                break;
+            }
+            // The next pointer is read first: the waiter may free the entry.
+            let next = self.get_u64(tid, at);
+            if at != pending_at
+                && self.robust_death(tid, at.wrapping_add(offset), entry & 1 != 0, false).is_err()
+            {
+                return;
+            }
+            let Ok(next) = next else { return };
+            entry = next;
+        }
+        if pending_at != 0 {
+            let _ = self.robust_death(tid, pending_at.wrapping_add(offset), pending & 1 != 0, true);
+        }
+    }
+
+    fn robust_death(&mut self, tid: Tid, va: Va, pi: bool, pending: bool) -> Result<(), Errno> {
+        if !va.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        let value = self.futex_load(tid, va)?;
+        if pending && !pi && value & TID_MASK == 0 {
+            self.futex_wake_address(tid, va, 1);
+            return Ok(());
+        }
+        let old =
+            self.futex_update(tid, va, |v| (v & TID_MASK == tid).then_some(v & WAITERS | OWNER_DIED))?;
+        if old & TID_MASK == tid && old & WAITERS != 0 {
+            self.futex_wake_address(tid, va, 1);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: FutexKey = FutexKey::Private(1, 0x1000);
+    const B: FutexKey = FutexKey::Private(1, 0x2000);
+
+    #[test]
+    fn waiters_are_woken_in_the_order_they_came_and_by_bitset() {
+        let mut f = Futexes::default();
+        for (tid, bits) in [(3, 1), (1, 2), (2, 3)] {
+            f.enqueue(A, tid, bits);
+        }
+        assert_eq!(f.take(A, 1, 2), [1]);
+        assert_eq!(f.take(A, 5, u32::MAX), [3, 2]);
+        assert!(f.was_woken(3) && !f.was_woken(3));
+        assert!(!f.has_waiters(A));
+    }
+
+    #[test]
+    fn a_requeued_waiter_is_found_at_its_new_key_only() {
+        let mut f = Futexes::default();
+        f.enqueue(A, 1, 1);
+        f.enqueue(A, 2, 1);
+        assert_eq!(f.requeue(A, B, 1), 1);
+        assert_eq!(f.take(B, 9, 1), [1]);
+        f.forget(2);
+        assert!(f.take(A, 9, 1).is_empty());
+        assert!(!f.was_woken(2));
+    }
+}

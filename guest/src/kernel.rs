@@ -287,6 +287,7 @@ impl Kernel {
         }
         self.time_after_fork(pause);
         self.vfs_after_fork(args);
+        self.mm_after_fork();
     }
 
     /// Every field's declared behaviour at a fork.
@@ -430,6 +431,10 @@ impl Kernel {
                 return Next::Exited(*status);
             }
             let Some(tid) = self.sched.pick(vcpu.index(), &self.tasks) else {
+                // A task whose state stays in this vCPU could be run by no other while this one sleeps.
+                if self.sched.online() > 1 {
+                    self.save_fpu(vcpu);
+                }
                 return Next::Idle {
                     deadline: self.next_deadline(),
                     poll: self.host_polls(),
@@ -441,6 +446,9 @@ impl Kernel {
                 self.run_syscall(vcpu, tid);
             }
             if self.return_to_user(vcpu, tid) {
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.aux.entered = now.max(1);
+                }
                 return Next::Run(tid);
             }
         }
@@ -483,6 +491,15 @@ impl Kernel {
         if !self.tasks.contains_key(&tid) {
             self.sched.set_fpu_owner(vcpu.index(), None);
             return;
+        }
+        let now = self.platform.monotonic();
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            if task.aux.entered != 0 {
+                task.cpu_ns = task.cpu_ns.saturating_add(now.saturating_sub(task.aux.entered));
+                task.aux.entered = 0;
+            }
+            // A critical section (rseq(2)) holds no system call, so only these can have cut one.
+            task.aux.rseq_event |= !matches!(exit, Exit::Syscall);
         }
         match exit {
             Exit::Syscall => {
@@ -543,7 +560,10 @@ impl Kernel {
             }
             return;
         }
-        self.trace_call(tid, &call, &result);
+        // A successful execve(2) was printed before its arguments went.
+        if !(matches!(result, Ok(Outcome::Done)) && matches!(call.number, 59 | 322)) {
+            self.trace_call(tid, &call, &result);
+        }
         let Some(task) = self.tasks.get_mut(&tid) else { return };
         task.syscall = None;
         task.resume = None;

@@ -28,5 +28,6 @@ pub mod strace;
 pub mod syscall;
 pub mod task;
 pub mod time;
+pub mod timers;
 pub mod vfs;
 pub mod wait;

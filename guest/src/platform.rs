@@ -122,6 +122,8 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
     /// Frequency of [`Platform::tsc`] in kHz, or `None` where guest code must not use the counter (no invariant TSC, or a guest
     /// offset that is not zero): the vDSO then makes the real system call.
     fn tsc_khz(&self) -> Option<u64>;
+    /// Whether the value that `rdtscp` leaves in ecx is the number of the vCPU that runs the guest.
+    fn tsc_aux_is_vcpu(&self) -> bool;
     /// Fills the buffer from the host's entropy source.
     fn entropy(&self, buf: &mut [u8]);
     /// The vDSO: a complete ELF image (a multiple of pages) that reads the time page at `image address - PAGE_SIZE`,

@@ -1,9 +1,25 @@
-//! The run queue and who runs where. Round robin; a task that just left user mode for a system call goes on first.
+//! The run queue and who runs where. Round robin; a task that just left user mode for a system call goes on first,
+//! but only [`MAX_STREAK`] times in a row while others wait, so that a loop of cheap calls starves nobody.
+//!
+//! A task is in exactly one of these states ([`crate::task::TaskState`]):
+//!
+//! | state | on the queue | left by |
+//! | --- | --- | --- |
+//! | `Runnable` | yes | [`Sched::pick`] by a vCPU (then `Running`), or its death |
+//! | `Running(v)` | no | its exit: back to `Runnable`, or `Blocked` when its call sleeps, or its death on that vCPU |
+//! | `Blocked` | no | a waker, its deadline (`resume` is set) or a signal (`aux.interrupted` is set): `Runnable` |
+//! | `Stopped` | no | SIGCONT or SIGKILL |
+//!
+//! Only the vCPU named in `Running(v)` may end such a task: others mark it `exiting` and kick that vCPU. The extended
+//! state of a task is either in `Task::xstate` or in the one vCPU whose `fpu_owner` it is; only that vCPU may pick it.
 
 use crate::fork::{ForkArgs, Reset};
 use crate::task::{Task, Tid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+
+/// How often a vCPU goes on with the same task after its system calls while other tasks wait.
+pub const MAX_STREAK: u32 = 64;
 
 /// See the module.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -18,6 +34,10 @@ pub struct Sched {
 struct VcpuSlot {
     fpu_owner: Option<Tid>,
     last: Option<Tid>,
+    /// System calls in a row after which the vCPU went on with the same task.
+    streak: u32,
+    /// The task that runs asked to let others go first.
+    yielded: bool,
 }
 
 impl Reset for Sched {
@@ -36,10 +56,25 @@ impl Sched {
 
     /// Puts a task that made a system call back so that its vCPU goes on with it.
     pub fn push_front(&mut self, tid: Tid, vcpu: usize) {
-        self.vcpus.entry(vcpu).or_default().last = Some(tid);
+        let alone = self.queue.is_empty();
+        let slot = self.vcpus.entry(vcpu).or_default();
+        slot.streak = slot.streak.saturating_add(1);
+        if !alone && (slot.yielded || slot.streak > MAX_STREAK) {
+            slot.yielded = false;
+            slot.last = None;
+            self.push(tid);
+            return;
+        }
+        slot.yielded = false;
+        slot.last = Some(tid);
         if !self.queue.contains(&tid) {
             self.queue.push_front(tid);
         }
+    }
+
+    /// sched_yield(2) of the task that runs on this vCPU: at its exit it goes to the end of the queue.
+    pub fn yield_now(&mut self, vcpu: usize) {
+        self.vcpus.entry(vcpu).or_default().yielded = true;
     }
 
     /// Forgets a task.
@@ -60,9 +95,12 @@ impl Sched {
     pub fn pick(&mut self, vcpu: usize, tasks: &BTreeMap<Tid, Task>) -> Option<Tid> {
         self.queue.retain(|t| tasks.contains_key(t));
         let last = self.vcpus.get_mut(&vcpu).and_then(|s| s.last.take());
-        let at = last
-            .and_then(|tid| self.queue.iter().position(|t| *t == tid))
-            .or_else(|| self.queue.iter().position(|tid| self.may_run(*tid, vcpu)))?;
+        let at = last.and_then(|tid| self.queue.iter().position(|t| *t == tid)).or_else(|| {
+            if let Some(slot) = self.vcpus.get_mut(&vcpu) {
+                slot.streak = 0;
+            }
+            self.queue.iter().position(|tid| self.may_run(*tid, vcpu))
+        })?;
         self.queue.remove(at)
     }
 
@@ -98,5 +136,48 @@ impl Sched {
     /// The driver tells how many vCPUs it runs now.
     pub fn set_online(&mut self, n: usize) {
         self.online = n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(tids: &[Tid]) -> BTreeMap<Tid, Task> {
+        tids.iter().map(|t| (*t, Task::new(*t, 1))).collect()
+    }
+
+    #[test]
+    fn a_task_that_only_makes_calls_lets_others_run() {
+        let (mut s, tasks) = (Sched::default(), tasks(&[1, 2]));
+        s.push(1);
+        s.push(2);
+        let mut seen = BTreeMap::<Tid, u32>::new();
+        for _ in 0..1000 {
+            let tid = s.pick(0, &tasks).unwrap();
+            *seen.entry(tid).or_default() += 1;
+            s.push_front(tid, 0);
+        }
+        assert!(seen[&1] > 300 && seen[&2] > 300, "{seen:?}");
+    }
+
+    #[test]
+    fn a_task_that_yields_goes_behind_the_others() {
+        let (mut s, tasks) = (Sched::default(), tasks(&[1, 2]));
+        s.push(1);
+        s.push(2);
+        assert_eq!(s.pick(0, &tasks), Some(1));
+        s.yield_now(0);
+        s.push_front(1, 0);
+        assert_eq!(s.pick(0, &tasks), Some(2));
+    }
+
+    #[test]
+    fn only_the_vcpu_that_holds_its_extended_state_picks_a_task() {
+        let (mut s, tasks) = (Sched::default(), tasks(&[1]));
+        s.set_fpu_owner(0, Some(1));
+        s.push(1);
+        assert_eq!(s.pick(1, &tasks), None);
+        assert_eq!(s.pick(0, &tasks), Some(1));
     }
 }

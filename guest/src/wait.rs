@@ -21,6 +21,8 @@ pub enum WaitKey {
     Child(u32),
     /// A signal for this task arrived (sigtimedwait, pause); any signal wakes a sleeping task anyway.
     Signal(u32),
+    /// This process, born by vfork(2), executed a program or ended.
+    Vfork(u32),
 }
 
 /// How an interrupted call ends when a handler ran (signal(7), "Interruption of system calls").
@@ -34,6 +36,8 @@ pub enum Restart {
     WithDeadline,
     /// Always EINTR, handler or not.
     Never,
+    /// Ends with the bytes that were transferred already ([`Block::memo`]`[0]`), handler or not.
+    Partial,
 }
 
 /// What a sleeping task waits for.

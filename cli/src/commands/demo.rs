@@ -151,10 +151,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     tree.settle();
     let seeds = seed_lines(&tree);
     progress.step("measuring the floor");
-    let exits = median(&cold, |m| m.exits);
-    let faults = median(&cold, |m| m.faults);
-    let resident_kib = seeds.last().map_or(0, |s| s.private_kib + s.shared_kib);
-    let floor_ns = vmm::floor::measure(resident_kib / 4, exits, faults, 25).ok();
+    let load = vmm::floor::Load {
+        resident_pages: seeds.last().map_or(0, |s| s.private_kib + s.shared_kib) / 4,
+        exits: median(&cold, |m| m.syscalls.values().sum()),
+        touches: median(&cold, |m| m.faults),
+        writes: median(&cold, |m| m.private_kib) / 4,
+    };
+    let floor_ns = vmm::floor::measure(load, (args.runs as usize).clamp(5, 200)).ok();
     let peers = if args.no_peers {
         Peers::default()
     } else {

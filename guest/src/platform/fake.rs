@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub struct FakePlatform {
     len: u64,
+    vdso: Vec<u8>,
     state: Mutex<State>,
 }
 
@@ -26,7 +27,16 @@ struct State {
 impl FakePlatform {
     /// A fake with an arena of `len` bytes.
     pub fn new(len: u64) -> Self {
-        FakePlatform { len, state: Mutex::new(State { seed: 0x9e37_79b9_7f4a_7c15, ..State::default() }) }
+        FakePlatform {
+            len,
+            vdso: Vec::new(),
+            state: Mutex::new(State { seed: 0x9e37_79b9_7f4a_7c15, ..State::default() }),
+        }
+    }
+
+    /// The same with a vDSO image.
+    pub fn with_vdso(self, vdso: Vec<u8>) -> Self {
+        FakePlatform { vdso, ..self }
     }
 
     /// Moves the clocks forward by `ns`.
@@ -217,6 +227,10 @@ impl Platform for FakePlatform {
         Some(1_000_000)
     }
 
+    fn tsc_aux_is_vcpu(&self) -> bool {
+        true
+    }
+
     fn entropy(&self, buf: &mut [u8]) {
         let mut s = self.lock();
         for b in buf {
@@ -226,7 +240,7 @@ impl Platform for FakePlatform {
     }
 
     fn vdso_image(&self) -> &[u8] {
-        &[]
+        &self.vdso
     }
 
     fn xstate_len(&self) -> usize {

@@ -1,12 +1,321 @@
 //! Death of tasks and processes, wait(2).
 
 use crate::kernel::Kernel;
-use crate::task::{ExitStatus, Tid};
+use crate::signal::{SA_NOCLDWAIT, SIG_IGN, SIGCHLD, SigInfo};
+use crate::task::{ExitStatus, TaskState, Tid, child_key};
+use crate::wait::WaitKey;
+
+impl ExitStatus {
+    /// The status word of wait(2).
+    pub fn wait_status(self) -> u32 {
+        match self {
+            ExitStatus::Code(code) => u32::from(code) << 8,
+            ExitStatus::Signal(signo) => u32::from(signo),
+        }
+    }
+
+    /// si_code (CLD_EXITED or CLD_KILLED) and si_status.
+    pub fn siginfo(self) -> (i32, u32) {
+        match self {
+            ExitStatus::Code(code) => (1, u32::from(code)),
+            ExitStatus::Signal(signo) => (2, u32::from(signo)),
+        }
+    }
+}
 
 impl Kernel {
     /// Ends one thread: robust futexes, clear_child_tid, references; ends the process when it was the last.
-    pub fn exit_task(&mut self, _tid: Tid, _status: ExitStatus) {}
+    pub fn exit_task(&mut self, tid: Tid, status: ExitStatus) {
+        self.exit_robust_list(tid);
+        let Some(clear) = self.tasks.get(&tid).map(|t| t.clear_child_tid) else { return };
+        if clear != 0 && self.put_u32(tid, clear, 0).is_ok() {
+            self.futex_wake_address(tid, clear, 1);
+        }
+        self.take_block(tid);
+        self.futexes.forget(tid);
+        self.sched.remove(tid);
+        let Some(task) = self.tasks.remove(&tid) else { return };
+        self.mm_release(task.mm);
+        self.fd_table_release(task.files);
+        self.fs_release(task.fs);
+        let Some(process) = self.processes.get_mut(&task.pid) else { return };
+        process.threads.remove(&tid);
+        process.aux.dead_cpu_ns = process.aux.dead_cpu_ns.saturating_add(task.cpu_ns);
+        if tid == task.pid {
+            process.aux.leader_status = Some(status);
+        }
+        if process.threads.is_empty() {
+            let status = process.group_exit.or(process.aux.leader_status).unwrap_or(status);
+            self.process_ended(task.pid, status);
+        }
+    }
 
-    /// Ends a whole process (exit_group, a fatal signal).
-    pub fn exit_process(&mut self, _pid: u32, _status: ExitStatus) {}
+    /// Ends a whole process (exit_group, a fatal signal). Sleeping and waiting threads end at once; those on a vCPU (the caller's own
+    /// too) end at their return to user mode.
+    pub fn exit_process(&mut self, pid: u32, status: ExitStatus) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let status = *process.group_exit.get_or_insert(status);
+        let threads: Vec<Tid> = process.threads.iter().copied().collect();
+        for tid in threads {
+            self.end_thread(tid, status);
+        }
+    }
+
+    /// What execve(2) does to a task's threads, signals and registrations at its point of no return. Call it while the old
+    /// address space is still the task's: locks on the robust list are handed on there.
+    pub fn reset_for_exec(&mut self, tid: Tid) {
+        self.exit_siblings(tid);
+        self.exit_robust_list(tid);
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.rseq = crate::task::Rseq::default();
+        task.altstack = crate::signal::AltStack::default();
+        let clear = std::mem::take(&mut task.clear_child_tid);
+        let pid = task.pid;
+        if clear != 0 && self.put_u32(tid, clear, 0).is_ok() {
+            self.futex_wake_address(tid, clear, 1);
+        }
+        self.drop_posix_timers(pid);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        for action in &mut process.actions {
+            let handler = if action.handler == SIG_IGN { SIG_IGN } else { 0 };
+            *action = crate::signal::SigAction { handler, ..crate::signal::SigAction::default() };
+        }
+    }
+
+    /// Ends the other threads of a process (execve).
+    pub fn exit_siblings(&mut self, tid: Tid) {
+        let Some(process) = self.process_of(tid) else { return };
+        let others: Vec<Tid> = process.threads.iter().copied().filter(|t| *t != tid).collect();
+        for other in others {
+            self.end_thread(other, ExitStatus::Code(0));
+        }
+    }
+
+    fn end_thread(&mut self, tid: Tid, status: ExitStatus) {
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.exiting = true;
+        match task.state {
+            TaskState::Running(vcpu) => self.platform.kick(vcpu),
+            _ => self.exit_task(tid, status),
+        }
+    }
+
+    fn process_ended(&mut self, pid: u32, status: ExitStatus) {
+        self.drop_process_timers(pid);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        process.zombie = Some(status);
+        process.pending.queue.clear();
+        let (parent, exit_signal, uid) = (process.parent, process.exit_signal, process.creds.uid);
+        let cpu = process.aux.dead_cpu_ns;
+        self.vfork_done(pid);
+        if pid == 1 {
+            self.exited = Some(status);
+            return;
+        }
+        self.orphan_children(pid);
+        let chld = self.action(parent, SIGCHLD);
+        let unwanted = exit_signal == SIGCHLD && (chld.handler == SIG_IGN || chld.flags & SA_NOCLDWAIT != 0);
+        if self.processes.get(&parent).is_none_or(|p| p.zombie.is_some()) || unwanted {
+            self.processes.remove(&pid);
+        }
+        if exit_signal != 0 && chld.handler != SIG_IGN {
+            let (code, value) = status.siginfo();
+            let ticks = cpu / 10_000_000;
+            let mut info = SigInfo::from_user(exit_signal, code, pid, uid);
+            info.fields = [info.fields.first().copied().unwrap_or(0), u64::from(value), ticks, 0];
+            self.signal_process(parent, info);
+        }
+        self.wake(child_key(parent));
+    }
+
+    /// Children of a dead process go to the nearest subreaper above it, else to process 1.
+    fn orphan_children(&mut self, pid: u32) {
+        let mut heir = 1;
+        let mut at = self.processes.get(&pid).map_or(0, |p| p.parent);
+        // Bounded by the number of processes: a parent is older than its child, but be safe.
+        for _ in 0..self.processes.len() {
+            match self.processes.get(&at) {
+                Some(p) if p.aux.subreaper && p.zombie.is_none() => {
+                    heir = at;
+                    break;
+                }
+                Some(p) if p.parent != 0 => at = p.parent,
+                _ => break,
+            }
+        }
+        let children: Vec<u32> = self.processes.values().filter(|p| p.parent == pid).map(|p| p.pid).collect();
+        for child in &children {
+            let mut deaths = Vec::new();
+            if let Some(p) = self.processes.get_mut(child) {
+                p.parent = heir;
+                p.exit_signal = SIGCHLD;
+                deaths.extend(p.threads.iter().copied());
+            }
+            for tid in deaths {
+                let signal = self.tasks.get(&tid).map_or(0, |t| t.aux.pdeathsig);
+                if signal != 0 {
+                    self.signal_task(tid, SigInfo::from_user(signal, 0, pid, 0));
+                }
+            }
+        }
+        if !children.is_empty() {
+            self.wake(child_key(heir));
+        }
+    }
+
+    /// A process born by vfork(2) has executed a program or ended: its parent goes on.
+    pub fn vfork_done(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid)
+            && std::mem::take(&mut process.aux.vforked)
+        {
+            self.wake(WaitKey::Vfork(pid));
+        }
+    }
+
+    /// Removes a zombie and adds its times to its parent's.
+    pub fn reap(&mut self, pid: u32) {
+        if let Some(dead) = self.processes.remove(&pid)
+            && let Some(parent) = self.processes.get_mut(&dead.parent)
+        {
+            let cpu = dead.aux.dead_cpu_ns.saturating_add(dead.aux.child_cpu_ns);
+            parent.aux.child_cpu_ns = parent.aux.child_cpu_ns.saturating_add(cpu);
+        }
+    }
+
+    /// User time of a process, ns.
+    pub fn process_cpu_ns(&self, pid: u32) -> u64 {
+        let Some(process) = self.processes.get(&pid) else { return 0 };
+        let living: u64 = process.threads.iter().filter_map(|t| self.tasks.get(t)).map(|t| t.cpu_ns).sum();
+        process.aux.dead_cpu_ns.saturating_add(living)
+    }
+
+    /// One user less of a file-system context.
+    pub fn fs_release(&mut self, fs: u64) {
+        let Some(context) = self.fs_contexts.get_mut(fs) else { return };
+        context.refs = context.refs.saturating_sub(1);
+        if context.refs == 0 {
+            self.fs_contexts.remove(fs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Limits, Next};
+    use crate::platform::fake::FakePlatform;
+    use crate::task::{Process, Task};
+    use std::sync::Arc;
+
+    fn kernel(family: &[(u32, u32)]) -> Kernel {
+        let mut k = Kernel::new(Arc::new(FakePlatform::new(1 << 30)), Limits::default()).unwrap();
+        for (pid, parent) in family {
+            let mut p = Process::new(*pid, *parent);
+            p.threads.insert(*pid);
+            k.processes.insert(*pid, p);
+            k.tasks.insert(*pid, Task::new(*pid, *pid));
+            k.next_id = k.next_id.max(pid + 1);
+        }
+        k
+    }
+
+    #[test]
+    fn a_dead_child_is_a_zombie_and_its_parent_is_told() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        k.tasks.get_mut(&1).unwrap().sigmask = u64::MAX;
+        k.exit_process(2, ExitStatus::Code(3));
+        assert_eq!(k.processes[&2].zombie, Some(ExitStatus::Code(3)));
+        let info = k.take_signal(1, u64::MAX).unwrap();
+        assert_eq!((info.signo, info.code, info.fields[0], info.fields[1]), (17, 1, 2, 3));
+        k.reap(2);
+        assert!(!k.processes.contains_key(&2));
+    }
+
+    #[test]
+    fn orphans_go_to_process_one_and_the_first_process_ends_the_sandbox() {
+        let mut k = kernel(&[(1, 0), (2, 1), (3, 2)]);
+        k.exit_process(2, ExitStatus::Signal(9));
+        assert_eq!(k.processes[&3].parent, 1);
+        assert_eq!(k.exited, None);
+        k.exit_process(1, ExitStatus::Code(7));
+        assert_eq!(k.exited, Some(ExitStatus::Code(7)));
+    }
+
+    #[test]
+    fn a_thread_on_another_vcpu_is_marked_and_dies_at_its_return() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        k.tasks.get_mut(&2).unwrap().state = TaskState::Running(0);
+        k.exit_process(2, ExitStatus::Signal(9));
+        assert!(k.tasks[&2].exiting);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        assert!(!k.return_to_user(&mut vcpu, 2));
+        assert!(!k.tasks.contains_key(&2));
+        assert_eq!(k.processes[&2].zombie, Some(ExitStatus::Signal(9)));
+    }
+
+    #[test]
+    fn execve_keeps_ignored_signals_and_resets_handlers() {
+        let mut k = kernel(&[(1, 0)]);
+        let with = |handler| crate::signal::SigAction { handler, flags: 4, ..Default::default() };
+        k.set_action(1, 10, with(0x5000));
+        k.set_action(1, 13, with(SIG_IGN));
+        k.tasks.insert(2, Task::new(2, 1));
+        k.processes.get_mut(&1).unwrap().threads.insert(2);
+        k.reset_for_exec(1);
+        assert_eq!(k.action(1, 10), crate::signal::SigAction::default());
+        assert_eq!(k.action(1, 13).handler, SIG_IGN);
+        assert_eq!(k.processes[&1].threads.len(), 1);
+    }
+
+    fn call(
+        k: &mut Kernel,
+        vcpu: &mut crate::platform::fake::FakeVcpu,
+        tid: Tid,
+        number: u64,
+        arg: u64,
+    ) -> Next {
+        let t = k.tasks.get_mut(&tid).unwrap();
+        (t.regs.rax, t.regs.rdi) = (number, arg);
+        k.on_exit(vcpu, tid, crate::platform::Exit::Syscall);
+        k.next(vcpu)
+    }
+
+    #[test]
+    fn a_call_returns_to_its_caller_and_exit_group_ends_the_sandbox() {
+        let mut k = kernel(&[(1, 0)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert_eq!(call(&mut k, &mut vcpu, 1, 39, 0), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, 1);
+        assert_eq!(call(&mut k, &mut vcpu, 1, 231, 5), Next::Exited(ExitStatus::Code(5)));
+        assert!(k.tasks.is_empty() && k.waiters.is_empty());
+    }
+
+    #[test]
+    fn wait4_sleeps_until_a_child_ends_and_reaps_it() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert!(matches!(call(&mut k, &mut vcpu, 1, 61, u64::MAX), Next::Idle { .. }));
+        k.exit_process(2, ExitStatus::Code(1));
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, 2);
+        assert_eq!(call(&mut k, &mut vcpu, 1, 61, u64::MAX), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, crate::errno::Errno::ECHILD.to_rax());
+    }
+
+    #[test]
+    fn a_signal_by_default_ends_a_sleeping_process() {
+        let mut k = kernel(&[(1, 0)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        assert!(matches!(call(&mut k, &mut vcpu, 1, 34, 0), Next::Idle { .. }));
+        k.signal_process(1, SigInfo::from_user(28, 0, 1, 0));
+        assert!(matches!(k.next(&mut vcpu), Next::Idle { .. }));
+        k.signal_process(1, SigInfo::from_user(15, 0, 1, 0));
+        assert_eq!(k.next(&mut vcpu), Next::Exited(ExitStatus::Signal(15)));
+    }
 }

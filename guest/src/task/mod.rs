@@ -102,6 +102,8 @@ forkable! {
         inherit pub cpu_ns: u64,
         /// The process is to die: leave at the next return to user mode.
         inherit pub exiting: bool,
+        /// Bookkeeping of signals, rseq and accounting.
+        inherit pub aux: TaskAux,
     }
 }
 
@@ -147,6 +149,111 @@ forkable! {
         inherit pub dumpable: u32,
         /// PR_SET_NO_NEW_PRIVS.
         inherit pub no_new_privs: bool,
+        /// Timers, accounting and the rarer attributes.
+        inherit pub aux: ProcessAux,
+    }
+}
+
+/// What a task carries besides its ABI state. All zero in a new task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskAux {
+    /// The sleep that a signal ended, until the call is restarted or failed at the return to user mode.
+    pub interrupted: Option<Block>,
+    /// Vector of the last exception, as a signal frame shows it.
+    pub trapno: u64,
+    /// Its error code.
+    pub trap_error: u64,
+    /// The last page fault's address.
+    pub cr2: u64,
+    /// `CLOCK_MONOTONIC` when it last went to user mode, ns; 0 while it is not there.
+    pub entered: u64,
+    /// rseq(2): it was preempted or got a signal, so its critical section must be looked at.
+    pub rseq_event: bool,
+    /// The vCPU whose number its rseq area shows.
+    pub rseq_cpu: Option<usize>,
+    /// nice(2) value, -20..=19.
+    pub nice: i32,
+    /// PR_SET_PDEATHSIG; 0 for none.
+    pub pdeathsig: u32,
+}
+
+/// What a process carries besides its ABI state. All zero in a new process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessAux {
+    /// What the first thread ended with, when others outlive it.
+    pub leader_status: Option<ExitStatus>,
+    /// The parent sleeps in vfork(2) until this process executes a program or ends.
+    pub vforked: bool,
+    /// User time of threads that ended, ns.
+    pub dead_cpu_ns: u64,
+    /// User time of reaped children, ns.
+    pub child_cpu_ns: u64,
+    /// setitimer(2) and timer_create(2).
+    pub timers: crate::timers::ProcessTimers,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+    /// PR_SET_KEEPCAPS.
+    pub keep_caps: bool,
+    /// It has executed a program since it was born.
+    pub executed: bool,
+    /// personality(2).
+    pub personality: u32,
+}
+
+impl Task {
+    /// A runnable task in its initial state that refers to nothing yet.
+    pub fn new(tid: Tid, pid: u32) -> Self {
+        Task {
+            tid,
+            pid,
+            regs: Regs::default(),
+            xstate: None,
+            state: TaskState::Runnable,
+            syscall: None,
+            resume: None,
+            mm: 0,
+            files: 0,
+            fs: 0,
+            sigmask: 0,
+            saved_sigmask: None,
+            pending: SigQueue::default(),
+            altstack: AltStack::default(),
+            clear_child_tid: 0,
+            robust_list: 0,
+            rseq: Rseq::default(),
+            name: [0; 16],
+            cpu_ns: 0,
+            exiting: false,
+            aux: TaskAux::default(),
+        }
+    }
+}
+
+impl Process {
+    /// A process without threads, in a group and session of its own.
+    pub fn new(pid: u32, parent: u32) -> Self {
+        Process {
+            pid,
+            parent,
+            pgid: pid,
+            sid: pid,
+            threads: BTreeSet::new(),
+            actions: vec![SigAction::default(); 64],
+            pending: SigQueue::default(),
+            zombie: None,
+            group_exit: None,
+            exit_signal: 17,
+            rlimits: BTreeMap::new(),
+            creds: Creds::default(),
+            exe: Vec::new(),
+            cmdline: Vec::new(),
+            environ: Vec::new(),
+            auxv: Vec::new(),
+            started: 0,
+            dumpable: 1,
+            no_new_privs: false,
+            aux: ProcessAux::default(),
+        }
     }
 }
 

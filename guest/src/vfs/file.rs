@@ -1,95 +1,353 @@
-//! Open file descriptions and descriptor tables; reading and writing by kind.
+//! Reading and writing open file descriptions by kind, and moving the bytes to and from user memory. A call that cannot go on
+//! sleeps on the file's object; how far a blocked write got is in its `Block::memo`.
 
-use super::{MapSource, Stat, Stdio};
+use super::eventfd::EventFd;
+use super::pipe::{PIPE_BUF, Pipe};
+use super::stream::HostStream;
+use super::{FileKind, MapSource, OpenFile, Stat};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::num::{u64_of, us};
+use crate::signal::SigInfo;
+use crate::store::Store;
 use crate::task::Tid;
-use crate::wait::SysResult;
+use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
 use serde::{Deserialize, Serialize};
+
+/// Most bytes that one call moves (read(2)).
+pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
+/// Bytes moved at a time between a file and user memory.
+const PIECE: u64 = 65536;
+/// O_NONBLOCK.
+pub const O_NONBLOCK: u32 = 0o4000;
+/// O_APPEND.
+pub const O_APPEND: u32 = 0o2000;
+/// O_PATH.
+pub const O_PATH: u32 = 0o10_000_000;
 
 /// Objects behind file descriptions that are not inodes: pipes, eventfds, host streams.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Files {}
+pub struct Files {
+    /// Pipes.
+    pub pipes: Store<Pipe>,
+    /// Eventfds.
+    pub eventfds: Store<EventFd>,
+    /// The host's stdin, stdout, stderr.
+    pub streams: Store<HostStream>,
+}
+
+/// The part of `iovecs` from byte `skip` on, at most `max` bytes of it.
+fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
+    let mut out = Vec::new();
+    for (base, len) in iovecs {
+        let cut = skip.min(*len);
+        skip -= cut;
+        let n = (len - cut).min(max);
+        if n > 0 {
+            out.push((base.wrapping_add(cut), n));
+            max -= n;
+        }
+    }
+    out
+}
+
+/// Bytes from `va` to the end of its page, at most `left`.
+fn page_piece(va: u64, left: usize) -> usize {
+    us(4096 - va % 4096).min(left)
+}
 
 impl Kernel {
-    /// Replaces the host descriptors behind stdin, stdout, stderr (kinds opened by [`Kernel::spawn_init`]); `None` leaves one as it is.
-    pub fn reissue_stdio(&mut self, _stdio: Stdio) {}
-
-    /// The open file description behind a descriptor. EBADF.
-    pub fn file_of(&self, _tid: Tid, _fd: i32) -> Result<u64, Errno> {
-        Err(Errno::EBADF)
+    /// A copy of an open file description. EBADF.
+    pub fn open_file(&self, file: u64) -> Result<OpenFile, Errno> {
+        self.files.get(file).cloned().ok_or(Errno::EBADF)
     }
 
-    /// Puts a file into the lowest free descriptor, taking over the caller's reference. EMFILE (then the reference is dropped).
-    pub fn install_fd(&mut self, _tid: Tid, _file: u64, _cloexec: bool) -> Result<u32, Errno> {
-        Err(Errno::EMFILE)
-    }
-
-    /// One more reference to a file.
-    pub fn file_ref(&mut self, file: u64) {
-        if let Some(f) = self.files.get_mut(file) {
-            f.refs += 1;
+    /// What mmap of a file maps. EACCES, ENODEV.
+    pub fn file_map_source(&mut self, file: u64) -> Result<MapSource, Errno> {
+        match self.open_file(file)?.kind {
+            FileKind::Inode(inode) => self.inode_map_source(inode),
+            FileKind::Device(super::Device::Zero, _) => Ok(MapSource::Zero),
+            _ => Err(Errno::ENODEV),
         }
     }
 
-    /// One reference less; the last closes it.
-    pub fn file_unref(&mut self, _file: u64) {}
-
-    /// A new descriptor table with one user.
-    pub fn fd_table_new(&mut self) -> u64 {
-        self.fd_tables.insert(crate::task::FdTable { refs: 1, ..Default::default() })
-    }
-
-    /// A copy of a descriptor table with one user (fork without CLONE_FILES).
-    pub fn fd_table_copy(&mut self, _table: u64) -> u64 {
-        0
-    }
-
-    /// One user less of a descriptor table; the last closes its descriptors.
-    pub fn fd_table_release(&mut self, _table: u64) {}
-
-    /// execve: makes the table the task's own and closes FD_CLOEXEC descriptors.
-    pub fn fd_table_exec(&mut self, _tid: Tid) {}
-
-    /// What mmap of a file maps. EACCES, ENODEV.
-    pub fn file_map_source(&mut self, _file: u64) -> Result<MapSource, Errno> {
-        Err(Errno::ENODEV)
-    }
-
     /// Absolute guest path of an open file, for /proc/self/maps and /proc/self/fd.
-    pub fn file_path(&self, _file: u64) -> Vec<u8> {
-        Vec::new()
+    pub fn file_path(&self, file: u64) -> Vec<u8> {
+        match self.files.get(file).map(|f| &f.kind) {
+            None => Vec::new(),
+            Some(FileKind::Inode(inode) | FileKind::Device(_, inode)) => self.inode_path(*inode),
+            Some(FileKind::Pipe { pipe, .. }) => format!("pipe:[{pipe}]").into_bytes(),
+            Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
+            Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
+            Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
+            Some(FileKind::Work) => b"/dev/coppice".to_vec(),
+        }
     }
 
     /// Reads for the kernel itself (ELF headers, scripts): up to `buf.len()` bytes at `offset`; 0 at the end.
-    pub fn file_read_at(&mut self, _file: u64, _offset: u64, _buf: &mut [u8]) -> Result<usize, Errno> {
-        Err(Errno::ENOSYS)
+    pub fn file_read_at(&mut self, file: u64, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        match self.open_file(file)?.kind {
+            FileKind::Inode(inode) => self.inode_read(inode, offset, buf),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Whether offsets mean nothing to a file (pread(2): ESPIPE).
+    pub fn file_is_stream(&self, file: u64) -> bool {
+        !matches!(self.files.get(file).map(|f| &f.kind), Some(FileKind::Inode(_) | FileKind::Device(..)))
+    }
+
+    /// What a read would give, without taking it where the kind allows that (all but host streams). EAGAIN when it would block.
+    pub fn file_peek(&mut self, f: &OpenFile, pos: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        match &f.kind {
+            FileKind::Inode(inode) => self.inode_read(*inode, pos, buf),
+            FileKind::Device(device, _) => self.device_read(*device, buf),
+            FileKind::Pipe { pipe, .. } => self.objects.pipes.get(*pipe).ok_or(Errno::EBADF)?.peek(buf),
+            FileKind::EventFd(id) => {
+                let to = buf.first_chunk_mut::<8>().ok_or(Errno::EINVAL)?;
+                *to = self.objects.eventfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
+                Ok(8)
+            }
+            FileKind::Epoll(_) => Err(Errno::EINVAL),
+            FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
+            FileKind::Work => self.work.peek(buf),
+        }
+    }
+
+    /// Takes `n` peeked bytes and wakes writers.
+    pub fn file_consume(&mut self, f: &OpenFile, n: usize) {
+        let object = match &f.kind {
+            FileKind::Pipe { pipe, .. } => self.objects.pipes.get_mut(*pipe).map(|p| {
+                p.consume(n);
+                p.object
+            }),
+            FileKind::EventFd(id) => self.objects.eventfds.get_mut(*id).map(|e| {
+                e.consume();
+                e.object
+            }),
+            FileKind::Work => {
+                self.work.inbox.drain(..n.min(self.work.inbox.len()));
+                None
+            }
+            _ => None,
+        };
+        if let Some(object) = object.filter(|_| n > 0) {
+            self.wake(WaitKey::Object(object));
+        }
+    }
+
+    /// Writes from kernel memory what goes at once, and wakes readers. EAGAIN when it would block.
+    pub fn file_push(&mut self, f: &OpenFile, pos: u64, data: &[u8], atomic: bool) -> Result<usize, Errno> {
+        let (n, object) = match &f.kind {
+            FileKind::Inode(inode) => return self.inode_write(*inode, pos, data),
+            FileKind::Device(device, _) => return self.device_write(*device, data.len()),
+            FileKind::Pipe { pipe, .. } => {
+                let p = self.objects.pipes.get_mut(*pipe).ok_or(Errno::EBADF)?;
+                (p.write(data, atomic)?, p.object)
+            }
+            FileKind::EventFd(id) => {
+                let value = data.first_chunk::<8>().ok_or(Errno::EINVAL)?;
+                let e = self.objects.eventfds.get_mut(*id).ok_or(Errno::EBADF)?;
+                e.add(u64::from_le_bytes(*value))?;
+                (8, e.object)
+            }
+            FileKind::Epoll(_) => return Err(Errno::EINVAL),
+            FileKind::HostStream(id) => {
+                return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
+            }
+            FileKind::Work => return self.work.write(data),
+        };
+        self.wake(WaitKey::Object(object));
+        Ok(n)
+    }
+
+    /// Copies to user memory; how many bytes went before a fault.
+    fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
+        let mut done = 0;
+        for (base, len) in to {
+            let (mut va, mut left) = (*base, us(*len).min(data.len()));
+            while left > 0 {
+                let n = page_piece(va, left);
+                let Some((head, tail)) = data.split_at_checked(n) else { return done };
+                if self.copy_out(tid, va, head).is_err() {
+                    return done;
+                }
+                (data, done, left, va) = (tail, done + n, left - n, va.wrapping_add(u64_of(n)));
+            }
+        }
+        done
+    }
+
+    /// Copies from user memory what lies before a fault.
+    fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (base, len) in from {
+            let (mut va, mut left) = (*base, us(*len));
+            while left > 0 {
+                let n = page_piece(va, left);
+                let Ok(mut bytes) = self.copy_in_vec(tid, va, n) else { return all };
+                all.append(&mut bytes);
+                (left, va) = (left - n, va.wrapping_add(u64_of(n)));
+            }
+        }
+        all
+    }
+
+    /// Sleeps until a file may be ready; `memo` as in [`Block::memo`].
+    fn block_on(&self, file: u64, events: u32, memo: u64) -> SysResult {
+        let on = self.file_objects(file, events).into_iter().map(WaitKey::Object).collect();
+        // A write that has moved bytes must not be repeated from its start.
+        let restart = if memo > 0 { Restart::Partial } else { Restart::IfSaRestart };
+        Ok(Outcome::Block(Block { on, deadline: None, relative: false, restart, memo: [memo, 0] }))
     }
 
     /// read(2) family on behalf of a task into user memory: `iovecs`, at `offset` or at the file's own.
     pub fn file_read(
         &mut self,
-        _tid: Tid,
-        _file: u64,
-        _iovecs: &[(u64, u64)],
-        _offset: Option<u64>,
+        tid: Tid,
+        file: u64,
+        iovecs: &[(u64, u64)],
+        offset: Option<u64>,
     ) -> SysResult {
-        Err(Errno::ENOSYS)
+        let f = self.open_file(file)?;
+        if f.flags & 3 == 1 || f.flags & O_PATH != 0 {
+            return Err(Errno::EBADF);
+        }
+        let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+        let mut pos = offset.unwrap_or(f.pos);
+        let mut done = 0u64;
+        loop {
+            let want = (total - done).min(PIECE);
+            let to = window(iovecs, done, want);
+            if let (FileKind::HostStream(_), Some((va, _))) = (&f.kind, to.first()) {
+                // Bytes of a host stream cannot be put back: look at the destination first.
+                self.user_gpa(tid, *va, true)?;
+            }
+            let mut buf = vec![0; us(want)];
+            let n = match self.file_peek(&f, pos, &mut buf) {
+                Ok(n) => n,
+                Err(_) if done > 0 => break,
+                Err(Errno::EAGAIN) if f.flags & O_NONBLOCK == 0 => {
+                    return self.block_on(file, crate::poll::POLLIN, 0);
+                }
+                Err(e) => return Err(e),
+            };
+            let moved = self.scatter(tid, &to, buf.get(..n).unwrap_or_default());
+            if moved == 0 && n > 0 {
+                if done == 0 {
+                    return Err(Errno::EFAULT);
+                }
+                break;
+            }
+            self.file_consume(&f, moved);
+            done += u64_of(moved);
+            pos = pos.saturating_add(u64_of(moved));
+            let once = matches!(f.kind, FileKind::EventFd(_) | FileKind::HostStream(_));
+            if moved < us(want) || done >= total || once {
+                break;
+            }
+        }
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+            f.pos = pos;
+        }
+        Ok(Outcome::Return(done))
     }
 
     /// write(2) family on behalf of a task.
     pub fn file_write(
         &mut self,
-        _tid: Tid,
-        _file: u64,
-        _iovecs: &[(u64, u64)],
-        _offset: Option<u64>,
+        tid: Tid,
+        file: u64,
+        iovecs: &[(u64, u64)],
+        offset: Option<u64>,
     ) -> SysResult {
-        Err(Errno::ENOSYS)
+        let f = self.open_file(file)?;
+        if f.flags & 3 == 0 || f.flags & O_PATH != 0 {
+            return Err(Errno::EBADF);
+        }
+        let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+        let resumed =
+            self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0));
+        let mut done = resumed.min(total);
+        if total == 0 && !matches!(f.kind, FileKind::EventFd(_)) {
+            return Ok(Outcome::Return(0));
+        }
+        let mut pos = offset.unwrap_or(f.pos);
+        if let FileKind::Inode(inode) = f.kind {
+            if f.flags & O_APPEND != 0 {
+                pos = self.inode_stat(inode)?.size;
+            }
+            total = total.min(self.room_at(tid, pos)?);
+        }
+        let atomic = total <= u64_of(PIPE_BUF);
+        while done < total || total == 0 {
+            let want = (total - done).min(PIECE);
+            let data = self.gather(tid, &window(iovecs, done, want));
+            if data.is_empty() && want > 0 {
+                if done == 0 {
+                    return Err(Errno::EFAULT);
+                }
+                break;
+            }
+            match self.file_push(&f, pos, &data, atomic) {
+                Ok(n) => {
+                    done += u64_of(n);
+                    pos = pos.saturating_add(u64_of(n));
+                    let stream = matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. });
+                    if u64_of(data.len()) < want || (n < data.len() && !stream) || total == 0 || n == 0 {
+                        break;
+                    }
+                    if matches!(f.kind, FileKind::EventFd(_)) {
+                        break;
+                    }
+                }
+                Err(Errno::EAGAIN) if f.flags & O_NONBLOCK == 0 => {
+                    return self.block_on(file, crate::poll::POLLOUT, done);
+                }
+                Err(e) => {
+                    if e == Errno::EPIPE {
+                        self.sigpipe(tid);
+                    }
+                    if done == 0 {
+                        return Err(e);
+                    }
+                    break;
+                }
+            }
+        }
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+            f.pos = pos;
+        }
+        Ok(Outcome::Return(done))
+    }
+
+    /// Bytes that may be written at `pos`. EFBIG (with SIGXFSZ at RLIMIT_FSIZE).
+    fn room_at(&mut self, tid: Tid, pos: u64) -> Result<u64, Errno> {
+        let limit = self.process_of(tid).and_then(|p| p.rlimits.get(&1)).map_or(u64::MAX, |l| l.0);
+        if pos >= limit {
+            self.signal_task(tid, SigInfo { signo: 25, ..SigInfo::default() });
+            return Err(Errno::EFBIG);
+        }
+        let most = limit.min(i64::MAX.cast_unsigned());
+        most.checked_sub(pos).filter(|n| *n > 0).ok_or(Errno::EFBIG)
+    }
+
+    fn sigpipe(&mut self, tid: Tid) {
+        let pid = self.task(tid).map_or(0, |t| t.pid);
+        let uid = self.process_of(tid).map_or(0, |p| p.creds.uid);
+        let fields = [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0];
+        self.signal_task(tid, SigInfo { signo: 13, errno: 0, code: 0, fields });
     }
 
     /// What fstat(2) says of a file of any kind.
-    pub fn file_stat(&mut self, _file: u64) -> Result<Stat, Errno> {
-        Err(Errno::EBADF)
+    pub fn file_stat(&mut self, file: u64) -> Result<Stat, Errno> {
+        let anon = Stat { dev: 0xd, mode: 0o600, nlink: 1, ino: file, blksize: 4096, ..Stat::default() };
+        match self.open_file(file)?.kind {
+            FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
+            FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
+            FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
+            FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
+            FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
+        }
     }
 }

@@ -7,8 +7,24 @@ use std::os::fd::OwnedFd;
 /// An inode's number in the guest's inode table.
 pub type InodeId = u64;
 
+mod data;
 pub mod file;
+pub mod inode;
+mod lower;
+pub mod ops;
+mod pages;
+pub mod path;
+mod proc_task;
+pub mod synth;
+#[cfg(test)]
+mod tests;
+pub mod device;
+pub mod eventfd;
+pub mod fdtable;
+pub mod pipe;
+pub mod stream;
 pub mod tree;
+pub mod work;
 
 pub use file::Files;
 pub use tree::Vfs;

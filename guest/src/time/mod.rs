@@ -1,16 +1,19 @@
-//! Clocks, the time page that the vDSO reads, interval and POSIX timers.
+//! Clocks, the time page that the vDSO reads (`page`), interval and POSIX timers.
 
-use crate::errno::Errno;
 use crate::fork::{ForkArgs, Reset};
 use crate::kernel::Kernel;
 use crate::platform::{Gpa, Ns};
 use serde::{Deserialize, Serialize};
+
+pub mod page;
 
 /// What to do when a timer fires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimerAction {
     /// ITIMER_REAL of a process.
     IntervalReal(u32),
+    /// A timer_create(2) timer: process and timer id.
+    Posix(u32, i32),
 }
 
 /// The page that the vDSO reads, at `vDSO image - PAGE_SIZE`, all little endian. A reader takes `sequence` (retry while odd), the rest,
@@ -55,19 +58,11 @@ impl Reset for Timekeeper {
 }
 
 impl Kernel {
-    /// Allocates the time page and the vDSO's pages and writes both.
-    pub fn init_time(&mut self) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// Anchors the time page at `now` again when it is old enough that drift could show.
-    pub fn refresh_time(&mut self, _now: Ns) {}
-
     /// Re-anchors the time page and moves relative timers by the pause.
-    pub fn time_after_fork(&mut self, _pause: Ns) {}
-
-    /// Fires due timers.
-    pub fn fire_timers(&mut self, _now: Ns) {}
+    pub fn time_after_fork(&mut self, pause: Ns) {
+        self.timers_after_fork(pause);
+        self.reanchor_time();
+    }
 
     /// When the next timer fires.
     pub fn next_timer(&self) -> Option<Ns> {

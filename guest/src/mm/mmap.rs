@@ -1,0 +1,481 @@
+//! mmap(2), munmap(2), mprotect(2), mremap(2), brk(2): which addresses and what order of checks, as Linux has them.
+
+use super::fault::POPULATE_MAX;
+use super::vma::{Backing, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, Prot, Special, VmFlags, Vma};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::num::{align_up, low8};
+use crate::platform::{PAGE_SIZE, TASK_SIZE, Va};
+use crate::vfs::MapSource;
+
+pub use linux_raw_sys::general::{
+    MAP_32BIT, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGETLB, MAP_LOCKED,
+    MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, MAP_SHARED, MAP_SHARED_VALIDATE, MREMAP_DONTUNMAP,
+    MREMAP_FIXED, MREMAP_MAYMOVE, PROT_GROWSDOWN, PROT_GROWSUP,
+};
+
+/// RLIMIT_DATA's number.
+pub const RLIMIT_DATA: u32 = 2;
+/// RLIMIT_STACK's number.
+pub const RLIMIT_STACK: u32 = 3;
+/// RLIMIT_AS's number.
+pub const RLIMIT_AS: u32 = 9;
+
+/// Flags that MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK).
+const KNOWN_FLAGS: u64 = 0x7f_ff7f;
+const MAP_TYPE: u64 = 0xf;
+const PAGE_MASK: u64 = PAGE_SIZE - 1;
+
+/// A checked request for a mapping in an address space.
+#[derive(Clone, Debug)]
+pub struct MapRequest {
+    /// Wished or fixed address.
+    pub addr: Va,
+    /// Bytes, a multiple of the page size, not 0.
+    pub len: u64,
+    /// Protection.
+    pub prot: Prot,
+    /// What mprotect may allow.
+    pub may: Prot,
+    /// Properties.
+    pub flags: VmFlags,
+    /// What is mapped. The address space takes its own reference to a file.
+    pub backing: Backing,
+    /// Exactly at `addr`, replacing what is there.
+    pub fixed: bool,
+    /// With `fixed`: EEXIST instead of replacing.
+    pub noreplace: bool,
+    /// Below 2 GiB.
+    pub low: bool,
+    /// Back it whole now.
+    pub populate: bool,
+    /// RLIMIT_AS in bytes.
+    pub limit: u64,
+}
+
+impl MapRequest {
+    /// Private anonymous memory.
+    pub fn anon(addr: Va, len: u64, prot: Prot, fixed: bool) -> Self {
+        MapRequest {
+            addr,
+            len,
+            prot,
+            may: Prot::all(),
+            flags: VmFlags::empty(),
+            backing: Backing::Anon,
+            fixed,
+            noreplace: false,
+            low: false,
+            populate: false,
+            limit: u64::MAX,
+        }
+    }
+}
+
+fn prot_of(prot: u64) -> Prot {
+    Prot::from_bits_truncate(low8(prot))
+}
+
+fn flag(flags: u64, bit: u32) -> bool {
+    flags & u64::from(bit) != 0
+}
+
+impl Kernel {
+    /// The soft limit of a task's process; no limit when none is recorded.
+    pub(crate) fn soft_limit(&self, tid: u32, resource: u32) -> u64 {
+        self.process_of(tid).and_then(|p| p.rlimits.get(&resource)).map_or(u64::MAX, |l| l.0)
+    }
+
+    /// mmap(2). `file` is the open file behind the descriptor, unless MAP_ANONYMOUS is set.
+    #[allow(clippy::too_many_arguments)] // the call has that many
+    pub fn mmap(
+        &mut self,
+        tid: u32,
+        addr: Va,
+        len: u64,
+        prot: u64,
+        flags: u64,
+        file: Option<u64>,
+        offset: u64,
+    ) -> Result<Va, Errno> {
+        let mm = self.task(tid).ok_or(Errno::EFAULT)?.mm;
+        if flag(flags, MAP_HUGETLB) && file.is_none() {
+            return Err(Errno::ENOMEM);
+        }
+        if len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let noreplace = flag(flags, MAP_FIXED_NOREPLACE);
+        let fixed = flag(flags, MAP_FIXED) || noreplace;
+        let len = align_up(len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        if file.is_some() && offset.checked_add(len).is_none() {
+            return Err(Errno::EOVERFLOW);
+        }
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        if m.vmas.len() > MAX_MAP_COUNT || len > TASK_SIZE {
+            return Err(Errno::ENOMEM);
+        }
+        if fixed {
+            check_fixed(m, addr, len, noreplace)?;
+        }
+        let kind = flags & MAP_TYPE;
+        let shared = kind == u64::from(MAP_SHARED) || kind == u64::from(MAP_SHARED_VALIDATE);
+        if !shared && kind != u64::from(MAP_PRIVATE) {
+            return Err(Errno::EINVAL);
+        }
+        let mut request = MapRequest::anon(addr, len, prot_of(prot), fixed);
+        request.noreplace = noreplace;
+        request.low = flag(flags, MAP_32BIT);
+        request.populate = flag(flags, MAP_POPULATE) || flag(flags, MAP_LOCKED);
+        request.limit = self.soft_limit(tid, RLIMIT_AS);
+        request.flags.set(VmFlags::SHARED, shared);
+        request.flags.set(VmFlags::GROWSDOWN, flag(flags, MAP_GROWSDOWN));
+        request.flags.set(VmFlags::NORESERVE, flag(flags, MAP_NORESERVE));
+        request.flags.set(VmFlags::LOCKED, flag(flags, MAP_LOCKED));
+        match file {
+            Some(file) => self.check_file(&mut request, file, offset, flags)?,
+            None if shared && flag(flags, MAP_GROWSDOWN) => return Err(Errno::EINVAL),
+            None => {}
+        }
+        self.mm_map(mm, request)
+    }
+
+    fn check_file(
+        &mut self,
+        request: &mut MapRequest,
+        file: u64,
+        offset: u64,
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let shared = request.flags.contains(VmFlags::SHARED);
+        if flags & MAP_TYPE == u64::from(MAP_SHARED_VALIDATE) && flags & !KNOWN_FLAGS != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mode = self.files.get(file).ok_or(Errno::EBADF)?.flags & 3;
+        let (readable, writable) = (mode != 1, mode != 0);
+        if (shared && request.prot.contains(Prot::WRITE) && !writable) || !readable {
+            return Err(Errno::EACCES);
+        }
+        if shared && !writable {
+            request.may.remove(Prot::WRITE);
+        }
+        let source = self.file_map_source(file)?;
+        if request.flags.contains(VmFlags::GROWSDOWN) {
+            return Err(Errno::EINVAL);
+        }
+        request.backing =
+            if matches!(source, MapSource::Zero) { Backing::Anon } else { Backing::File { file, offset } };
+        Ok(())
+    }
+
+    /// Makes a mapping; returns its address. ENOMEM, EEXIST, EPERM, EINVAL.
+    pub fn mm_map(&mut self, mm: u64, request: MapRequest) -> Result<Va, Errno> {
+        let memory = self.limits.memory;
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        let len = request.len;
+        let start = if request.fixed {
+            check_fixed(m, request.addr, len, request.noreplace)?;
+            request.addr
+        } else {
+            choose(m, request.addr, len, request.low).ok_or(Errno::ENOMEM)?
+        };
+        let end = start + len;
+        let replaced: u64 = m.vmas_in(start, end).iter().map(|(s, e, _)| e - s).sum();
+        if (m.total - replaced).saturating_add(len) > request.limit {
+            return Err(Errno::ENOMEM);
+        }
+        let private_writable = request.prot.contains(Prot::WRITE) && !request.flags.contains(VmFlags::SHARED);
+        let noreserve = request.flags.contains(VmFlags::NORESERVE);
+        if private_writable && !noreserve && len > memory {
+            return Err(Errno::ENOMEM);
+        }
+        if replaced > 0 {
+            self.space(mm)?.unmap(start, end)?;
+        }
+        let file = match request.backing {
+            Backing::File { file, .. } => Some(file),
+            _ => None,
+        };
+        if let Some(file) = file {
+            let held = self.mms.get(mm).is_some_and(|m| m.files.contains_key(&file));
+            if !held {
+                self.file_ref(file);
+            }
+        }
+        let vma =
+            Vma { end, prot: request.prot, may: request.may, flags: request.flags, backing: request.backing };
+        let kernel = vma.is_kernel();
+        if let Some(m) = self.mms.get_mut(mm) {
+            m.insert(start, vma);
+        }
+        if !kernel && (request.populate || (len <= POPULATE_MAX && !noreserve)) {
+            // What cannot be backed now is tried again at the first touch.
+            let _ = self.mm_populate(mm, start, end);
+        }
+        self.mm_sweep_files(mm);
+        Ok(start)
+    }
+
+    /// munmap(2).
+    pub fn munmap(&mut self, mm: u64, addr: Va, len: u64) -> Result<(), Errno> {
+        if addr & PAGE_MASK != 0 || addr > TASK_SIZE || len > TASK_SIZE - addr {
+            return Err(Errno::EINVAL);
+        }
+        let end = addr + align_up(len, PAGE_SIZE).filter(|l| *l != 0).ok_or(Errno::EINVAL)?;
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        if m.vmas.len() >= MAX_MAP_COUNT && m.find(addr).is_some_and(|(s, v)| s < addr && v.end > end) {
+            return Err(Errno::ENOMEM);
+        }
+        self.space(mm)?.unmap(addr, end)?;
+        self.mm_sweep_files(mm);
+        Ok(())
+    }
+
+    /// mprotect(2): mappings before the first hole or refusal are changed.
+    pub fn mprotect(&mut self, mm: u64, addr: Va, len: u64, prot: u64) -> Result<(), Errno> {
+        let grow = prot & u64::from(PROT_GROWSDOWN | PROT_GROWSUP);
+        let bits = prot & !u64::from(PROT_GROWSDOWN | PROT_GROWSUP);
+        if grow == u64::from(PROT_GROWSDOWN | PROT_GROWSUP) || addr & PAGE_MASK != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        let len = align_up(len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let end = addr.checked_add(len).ok_or(Errno::ENOMEM)?;
+        // PROT_SEM is accepted and means nothing.
+        if bits & !0xf != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let want = prot_of(bits);
+        let mut start = addr;
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        if grow != 0 {
+            let (s, v) = m
+                .find(addr)
+                .or_else(|| m.vmas.range(addr..end).next().map(|(s, v)| (*s, v)))
+                .ok_or(Errno::ENOMEM)?;
+            if grow == u64::from(PROT_GROWSUP) || !v.flags.contains(VmFlags::GROWSDOWN) {
+                return Err(Errno::EINVAL);
+            }
+            start = s;
+        }
+        let mut at = start;
+        let result = loop {
+            if at >= end {
+                break Ok(());
+            }
+            let m = self.mms.get_mut(mm).ok_or(Errno::EFAULT)?;
+            let Some((s, v)) = m.find(at) else { break Err(Errno::ENOMEM) };
+            if !v.may.contains(want) {
+                break Err(Errno::EACCES);
+            }
+            let cut = v.end.min(end);
+            if v.prot != want {
+                if m.vmas.len() + 2 > MAX_MAP_COUNT && (s < at || cut < v.end) {
+                    break Err(Errno::ENOMEM);
+                }
+                m.split(at);
+                m.split(cut);
+                if let Err(e) = self.space(mm)?.protect(at, want) {
+                    break Err(e);
+                }
+                let reserve = |v: &Vma| !v.flags.contains(VmFlags::NORESERVE);
+                let fill = self.mms.get(mm).and_then(|m| m.vmas.get(&at)).is_some_and(reserve);
+                if fill && !want.is_empty() && cut - at <= POPULATE_MAX {
+                    let _ = self.mm_populate(mm, at, cut);
+                }
+            }
+            at = cut;
+        };
+        if let Some(m) = self.mms.get_mut(mm) {
+            m.merge(start, end);
+        }
+        result
+    }
+
+    /// brk(2): returns the break, moved or not.
+    pub fn brk(&mut self, tid: u32, want: Va) -> Result<Va, Errno> {
+        let mm = self.task(tid).ok_or(Errno::EFAULT)?.mm;
+        let limit = self.soft_limit(tid, RLIMIT_DATA);
+        let m = self.mms.get_mut(mm).ok_or(Errno::EFAULT)?;
+        let (first, old) = (m.brk_start, m.brk);
+        if want < first || want >= TASK_SIZE || want - first > limit {
+            return Ok(old);
+        }
+        let (Some(old_end), Some(new_end)) = (align_up(old, PAGE_SIZE), align_up(want, PAGE_SIZE)) else {
+            return Ok(old);
+        };
+        if new_end > old_end {
+            // A page stays free above the heap, as Linux keeps it.
+            if !m.is_free(old_end, new_end + PAGE_SIZE) {
+                return Ok(old);
+            }
+            let mut request = MapRequest::anon(old_end, new_end - old_end, Prot::READ | Prot::WRITE, true);
+            request.backing = Backing::Special(Special::Heap);
+            request.limit = self.soft_limit(tid, RLIMIT_AS);
+            if self.mm_map(mm, request).is_err() {
+                return Ok(old);
+            }
+        } else if new_end < old_end && self.munmap(mm, new_end, old_end - new_end).is_err() {
+            return Ok(old);
+        }
+        if let Some(m) = self.mms.get_mut(mm) {
+            m.brk = want;
+        }
+        Ok(want)
+    }
+
+    /// mremap(2).
+    pub fn mremap(
+        &mut self,
+        tid: u32,
+        addr: Va,
+        old_len: u64,
+        new_len: u64,
+        flags: u64,
+        new_addr: Va,
+    ) -> Result<Va, Errno> {
+        let mm = self.task(tid).ok_or(Errno::EFAULT)?.mm;
+        let limit = self.soft_limit(tid, RLIMIT_AS);
+        let known = u64::from(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP);
+        let may_move = flag(flags, MREMAP_MAYMOVE);
+        let fixed = flag(flags, MREMAP_FIXED);
+        let keep = flag(flags, MREMAP_DONTUNMAP);
+        if flags & !known != 0
+            || ((fixed || keep) && !may_move)
+            || (keep && old_len != new_len)
+            || addr & PAGE_MASK != 0
+        {
+            return Err(Errno::EINVAL);
+        }
+        let old_len = align_up(old_len, PAGE_SIZE).unwrap_or(0);
+        let new_len = align_up(new_len, PAGE_SIZE).filter(|l| *l != 0).ok_or(Errno::EINVAL)?;
+        if fixed {
+            if new_addr & PAGE_MASK != 0 || new_len > TASK_SIZE || new_addr > TASK_SIZE - new_len {
+                return Err(Errno::EINVAL);
+            }
+            let old_end = addr.checked_add(old_len).ok_or(Errno::EINVAL)?;
+            if addr < new_addr + new_len && new_addr < old_end {
+                return Err(Errno::EINVAL);
+            }
+            if new_addr < MMAP_MIN_ADDR {
+                return Err(Errno::EPERM);
+            }
+        }
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        let (start, vma) = m.find(addr).map(|(s, v)| (s, v.clone())).ok_or(Errno::EFAULT)?;
+        if old_len == 0 || vma.is_kernel() || (keep && !vma.is_private_anon()) {
+            return Err(Errno::EINVAL);
+        }
+        if new_len < old_len && !fixed {
+            self.munmap(mm, addr + new_len, old_len - new_len)?;
+            return Ok(addr);
+        }
+        if old_len > vma.end - addr && new_len >= old_len {
+            return Err(Errno::EFAULT);
+        }
+        if new_len == old_len && !fixed && !keep {
+            return Ok(addr);
+        }
+        if m.vmas.len() + 3 > MAX_MAP_COUNT || m.total.saturating_add(new_len.saturating_sub(old_len)) > limit
+        {
+            return Err(Errno::ENOMEM);
+        }
+        let old_end = addr + old_len;
+        let reserve = vma.prot.contains(Prot::WRITE) && !vma.flags.contains(VmFlags::NORESERVE);
+        if reserve && new_len > self.limits.memory {
+            return Err(Errno::ENOMEM);
+        }
+        let grown = addr.checked_add(new_len).filter(|e| *e <= TASK_SIZE);
+        if let Some(grown) = grown.filter(|g| !fixed && !keep && vma.end == old_end && m.is_free(old_end, *g))
+        {
+            let backing = vma.backing_at(old_end - start);
+            self.mm_map(
+                mm,
+                MapRequest {
+                    backing,
+                    flags: vma.flags,
+                    may: vma.may,
+                    ..MapRequest::anon(old_end, grown - old_end, vma.prot, true)
+                },
+            )?;
+            return Ok(addr);
+        }
+        if !may_move {
+            return Err(Errno::ENOMEM);
+        }
+        let target =
+            if fixed { new_addr } else { choose(m, new_addr, new_len, false).ok_or(Errno::ENOMEM)? };
+        self.move_mapping(mm, (addr, old_len), (target, new_len), keep)
+    }
+
+    fn move_mapping(
+        &mut self,
+        mm: u64,
+        (addr, old_len): (Va, u64),
+        (target, new_len): (Va, u64),
+        keep: bool,
+    ) -> Result<Va, Errno> {
+        self.space(mm)?.unmap(target, target + new_len)?;
+        if new_len < old_len {
+            self.munmap(mm, addr + new_len, old_len - new_len)?;
+        }
+        let moved = old_len.min(new_len);
+        let m = self.mms.get_mut(mm).ok_or(Errno::EFAULT)?;
+        let (start, vma) = m.find(addr).map(|(s, v)| (s, v.clone())).ok_or(Errno::EFAULT)?;
+        if vma.end < addr + moved {
+            return Err(Errno::EFAULT);
+        }
+        let backing = match vma.backing_at(addr - start) {
+            // Only the range at brk is the heap.
+            Backing::Special(_) => Backing::Anon,
+            other => other,
+        };
+        // The same number of references to a file throughout: insert before remove.
+        m.insert(target, Vma { end: target + new_len, backing, ..vma.clone() });
+        let mut space = self.space(mm)?;
+        space.move_pieces(addr, target, moved, vma.prot)?;
+        if !keep {
+            space.unmap(addr, addr + moved)?;
+        }
+        if new_len <= POPULATE_MAX && !vma.flags.contains(VmFlags::NORESERVE) {
+            let _ = self.mm_populate(mm, target, target + new_len);
+        }
+        self.mm_sweep_files(mm);
+        Ok(target)
+    }
+}
+
+fn check_fixed(m: &Mm, addr: Va, len: u64, noreplace: bool) -> Result<(), Errno> {
+    if len > TASK_SIZE || addr > TASK_SIZE - len {
+        return Err(Errno::ENOMEM);
+    }
+    if addr & PAGE_MASK != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if addr < MMAP_MIN_ADDR {
+        return Err(Errno::EPERM);
+    }
+    if noreplace && !m.is_free(addr, addr + len) {
+        return Err(Errno::EEXIST);
+    }
+    Ok(())
+}
+
+/// An address for a mapping that is not fixed: the hint when it is free, else top down.
+fn choose(m: &Mm, hint: Va, len: u64, low: bool) -> Option<Va> {
+    if low {
+        return m.find_gap(len, 0x4000_0000, 0x8000_0000);
+    }
+    if hint != 0 {
+        let at = align_up(hint.max(MMAP_MIN_ADDR), PAGE_SIZE).unwrap_or(TASK_SIZE);
+        if let Some(end) = at.checked_add(len)
+            && end <= TASK_SIZE
+            && m.is_free(at, end)
+        {
+            return Some(at);
+        }
+    }
+    m.find_gap(len, MMAP_MIN_ADDR, m.mmap_base).or_else(|| m.find_gap(len, MMAP_MIN_ADDR, TASK_SIZE))
+}

@@ -1,0 +1,150 @@
+//! Readiness: poll masks, waiters on objects, epoll sets, and host descriptors that tasks sleep on.
+
+use crate::kernel::Kernel;
+use crate::store::Store;
+use crate::vfs::FileKind;
+use crate::wait::WaitKey;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
+
+pub mod epoll;
+
+use epoll::EpollSet;
+
+/// poll(2).
+pub const POLLIN: u32 = 1;
+/// poll(2).
+pub const POLLOUT: u32 = 4;
+/// poll(2).
+pub const POLLERR: u32 = 8;
+/// poll(2).
+pub const POLLHUP: u32 = 16;
+/// poll(2).
+pub const POLLNVAL: u32 = 32;
+/// poll(2).
+pub const POLLRDNORM: u32 = 64;
+/// poll(2).
+pub const POLLWRNORM: u32 = 256;
+/// Events that mean input.
+const INPUT: u32 = 1 | 2 | 64 | 128 | 0x2000;
+/// Events that mean output.
+const OUTPUT: u32 = 4 | 256 | 512;
+
+/// Epoll sets and which objects they watch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Polls {
+    /// Sets by id.
+    pub sets: Store<EpollSet>,
+    /// Watching entries by object: (set, descriptor, file).
+    pub by_object: BTreeMap<u64, BTreeSet<(u64, i32, u64)>>,
+}
+
+impl Kernel {
+    /// An object's readiness changed: edge-triggered entries are armed, and epoll sets that hold it are woken.
+    pub fn object_changed(&mut self, object: u64) {
+        let mut todo = vec![object];
+        let mut seen = BTreeSet::new();
+        while let Some(object) = todo.pop() {
+            let Some(watchers) = self.polls.by_object.get(&object) else { continue };
+            for (set, fd, file) in watchers {
+                let Some(set) = self.polls.sets.get_mut(*set) else { continue };
+                set.arm(*fd, *file);
+                if seen.insert(set.object) {
+                    todo.push(set.object);
+                }
+            }
+        }
+        for object in seen {
+            if let Some(tids) = self.waiters.get(&WaitKey::Object(object)) {
+                for tid in tids.clone() {
+                    self.unblock(tid, crate::wait::Cause::Woken);
+                }
+            }
+        }
+    }
+
+    /// Host descriptors that sleeping tasks wait for: (descriptor, wants input, wants output).
+    pub fn host_polls(&self) -> Vec<(i32, bool, bool)> {
+        let mut waited: BTreeSet<u64> = BTreeSet::new();
+        let mut todo: Vec<u64> = self
+            .waiters
+            .keys()
+            .filter_map(|k| if let WaitKey::Object(o) = k { Some(*o) } else { None })
+            .collect();
+        while let Some(object) = todo.pop() {
+            if waited.insert(object) {
+                for (_, set) in self.polls.sets.iter().filter(|(_, s)| s.object == object) {
+                    todo.extend(set.watched());
+                }
+            }
+        }
+        let mut all = Vec::new();
+        for (_, s) in self.objects.streams.iter() {
+            let (input, output) = (waited.contains(&s.object_in), waited.contains(&s.object_out));
+            if let (Some(fd), true) = (&s.fd, input || output) {
+                all.push((fd.as_raw_fd(), input, output));
+            }
+        }
+        all
+    }
+
+    /// Objects that stand for a host descriptor.
+    pub fn host_objects(&self, fd: i32) -> Vec<u64> {
+        let ours =
+            self.objects.streams.iter().filter(|(_, s)| s.fd.as_ref().is_some_and(|f| f.as_raw_fd() == fd));
+        ours.flat_map(|(_, s)| [s.object_in, s.object_out]).collect()
+    }
+
+    /// POLL* events that a file has now.
+    pub fn file_poll(&mut self, file: u64) -> u32 {
+        self.poll_cached(file, &mut BTreeMap::new())
+    }
+
+    /// As [`Kernel::file_poll`]; `cache` holds nested epoll sets that were looked at, so that each is visited once.
+    pub(crate) fn poll_cached(&self, file: u64, cache: &mut BTreeMap<u64, bool>) -> u32 {
+        let Some(f) = self.files.get(file) else { return POLLNVAL };
+        match &f.kind {
+            FileKind::Inode(_) | FileKind::Device(..) => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
+            FileKind::Pipe { pipe, write } => {
+                self.objects.pipes.get(*pipe).map_or(POLLERR, |p| p.poll(*write))
+            }
+            FileKind::EventFd(id) => self.objects.eventfds.get(*id).map_or(POLLERR, |e| e.poll()),
+            FileKind::Epoll(id) => {
+                if self.epoll_ready(*id, cache) {
+                    POLLIN | POLLRDNORM
+                } else {
+                    0
+                }
+            }
+            FileKind::HostStream(id) => self.objects.streams.get(*id).map_or(POLLERR, |s| s.poll()),
+            FileKind::Work if self.work.inbox.is_empty() => POLLOUT | POLLWRNORM,
+            FileKind::Work => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
+        }
+    }
+
+    /// Objects whose change may bring one of `events` to a file; none for what is always ready.
+    pub fn file_objects(&self, file: u64, events: u32) -> Vec<u64> {
+        match self.files.get(file).map(|f| &f.kind) {
+            Some(FileKind::Pipe { pipe, .. }) => {
+                self.objects.pipes.get(*pipe).map(|p| p.object).into_iter().collect()
+            }
+            Some(FileKind::EventFd(id)) => {
+                self.objects.eventfds.get(*id).map(|e| e.object).into_iter().collect()
+            }
+            Some(FileKind::Epoll(id)) => self.polls.sets.get(*id).map(|e| e.object).into_iter().collect(),
+            Some(FileKind::HostStream(id)) => {
+                let Some(s) = self.objects.streams.get(*id) else { return Vec::new() };
+                let input = (events & INPUT != 0).then_some(s.object_in);
+                input.into_iter().chain((events & OUTPUT != 0).then_some(s.object_out)).collect()
+            }
+            Some(FileKind::Work) => vec![self.work.object],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What to sleep on for any change of a file's readiness.
+    pub fn file_wait_keys(&self, file: u64) -> Vec<WaitKey> {
+        self.file_objects(file, INPUT | OUTPUT).into_iter().map(WaitKey::Object).collect()
+    }
+}

@@ -1,0 +1,248 @@
+//! Contents of files: reading lower files, copying them up, pages of in-memory files, generated text.
+
+use super::inode::Kind;
+use super::{InodeId, lower};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::num::{u64_of, us};
+use crate::platform::{Gpa, PAGE_SIZE};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Largest file in memory, bytes; the arena is smaller still.
+const MAX_FILE: u64 = 1 << 40;
+
+impl Kernel {
+    /// The open descriptor of a lower file.
+    pub(super) fn host_fd(&mut self, id: InodeId) -> Result<Arc<OwnedFd>, Errno> {
+        let Kind::Host { path, fd } = &self.vfs.inode(id)?.kind else { return Err(Errno::EINVAL) };
+        if let Some(fd) = fd {
+            return Ok(fd.clone());
+        }
+        let path = path.clone();
+        let root = self.vfs.root_fd.clone().ok_or(Errno::EIO)?;
+        let opened = match lower::open_file(root.as_fd(), &path) {
+            Err(Errno::ENFILE) => {
+                self.vfs.close_idle_fds();
+                lower::open_file(root.as_fd(), &path)?
+            }
+            other => other?,
+        };
+        let opened = Arc::new(opened);
+        self.vfs.remember_fd(id, &opened);
+        Ok(opened)
+    }
+
+    /// Makes a lower file's contents the guest's own, so that they can change. Nothing happens to a file that is so already. ENOSPC.
+    pub fn copy_up(&mut self, id: InodeId) -> Result<(), Errno> {
+        let inode = self.vfs.inode(id)?;
+        if !matches!(inode.kind, Kind::Host { .. }) {
+            return Ok(());
+        }
+        let size = inode.stat.size;
+        if size > self.platform.arena_len() {
+            return Err(Errno::ENOSPC);
+        }
+        let fd = self.host_fd(id)?;
+        let mut pages = BTreeMap::new();
+        match self.copy_pages(&fd, size, &mut pages) {
+            Ok(()) => {
+                let node = self.vfs.inode_mut(id)?;
+                node.stat.blocks = u64_of(pages.len()) * 8;
+                node.kind = Kind::File(pages);
+                // The copy is a file of its own: other names of the lower file keep the old contents.
+                node.stat.nlink = node.stat.nlink.min(1);
+                Ok(())
+            }
+            Err(e) => {
+                for gpa in pages.into_values() {
+                    self.frame_free_page(gpa);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn copy_pages(&mut self, fd: &OwnedFd, size: u64, pages: &mut BTreeMap<u64, Gpa>) -> Result<(), Errno> {
+        let mut buf = vec![0; us(PAGE_SIZE)];
+        for index in 0..size.div_ceil(PAGE_SIZE) {
+            let n = pread_full(fd, &mut buf, index * PAGE_SIZE)?;
+            let data = buf.get(..n).unwrap_or_default();
+            if data.iter().all(|b| *b == 0) {
+                continue;
+            }
+            let gpa = self.frame_alloc_page()?;
+            pages.insert(index, gpa);
+            self.platform.write(gpa, data)?;
+        }
+        Ok(())
+    }
+
+    /// The arena page that holds page `index` of an in-memory file, made when missing if `create`.
+    pub fn inode_page(&mut self, inode: InodeId, index: u64, create: bool) -> Result<Option<u64>, Errno> {
+        if create {
+            self.copy_up(inode)?;
+        }
+        let Kind::File(pages) = &self.vfs.inode(inode)?.kind else { return Err(Errno::EINVAL) };
+        if let Some(gpa) = pages.get(&index) {
+            return Ok(Some(*gpa));
+        }
+        if !create {
+            return Ok(None);
+        }
+        let gpa = self.frame_alloc_page()?;
+        let inode = self.vfs.inode_mut(inode)?;
+        if let Kind::File(pages) = &mut inode.kind {
+            pages.insert(index, gpa);
+            inode.stat.blocks = u64_of(pages.len()) * 8;
+        }
+        Ok(Some(gpa))
+    }
+
+    /// Reads an inode's contents (regular or generated) at `offset`; 0 at the end. EISDIR, EINVAL.
+    pub fn inode_read(&mut self, inode: InodeId, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let node = self.vfs.inode(inode)?;
+        if node.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        let size = node.stat.size;
+        match &node.kind {
+            Kind::Host { .. } => {
+                let fd = self.host_fd(inode)?;
+                if i64::try_from(offset).is_err() {
+                    return Ok(0);
+                }
+                pread_full(&fd, buf, offset)
+            }
+            Kind::File(pages) => {
+                let left = size.saturating_sub(offset);
+                let len = buf.len().min(us(left));
+                let mut done = 0;
+                while done < len {
+                    let at = offset + u64_of(done);
+                    let within = at % PAGE_SIZE;
+                    let n = (len - done).min(us(PAGE_SIZE - within));
+                    let Some(part) = buf.get_mut(done..done + n) else { break };
+                    match pages.get(&(at / PAGE_SIZE)) {
+                        Some(gpa) => self.platform.read(gpa + within, part)?,
+                        None => part.fill(0),
+                    }
+                    done += n;
+                }
+                Ok(len)
+            }
+            Kind::Synth(path) => {
+                let path = path.clone();
+                let text = self.synth_text(&path)?;
+                let rest = text.get(us(offset)..).unwrap_or_default();
+                let n = rest.len().min(buf.len());
+                if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(n)
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Writes an inode's contents, growing the file (a hole before `offset` reads as zeroes). ENOSPC, EFBIG; EINVAL where nothing can be
+    /// written.
+    pub fn inode_write(&mut self, inode: InodeId, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        if let Kind::Synth(path) = &self.vfs.inode(inode)?.kind {
+            let path = path.clone();
+            return self.synth_write(&path, data);
+        }
+        if self.vfs.inode(inode)?.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let end = offset.checked_add(u64_of(data.len())).ok_or(Errno::EFBIG)?;
+        if end > MAX_FILE {
+            return Err(Errno::EFBIG);
+        }
+        self.copy_up(inode)?;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + u64_of(done);
+            let within = at % PAGE_SIZE;
+            let n = (data.len() - done).min(us(PAGE_SIZE - within));
+            let gpa = match self.inode_page(inode, at / PAGE_SIZE, true) {
+                Ok(Some(gpa)) => gpa,
+                Ok(None) => break,
+                Err(_) if done > 0 => break,
+                Err(e) => return Err(e),
+            };
+            self.platform.write(gpa + within, data.get(done..done + n).unwrap_or_default())?;
+            done += n;
+        }
+        let now = self.now_pair();
+        let node = self.vfs.inode_mut(inode)?;
+        node.stat.size = node.stat.size.max(offset + u64_of(done));
+        node.stat.mtime = now;
+        node.stat.ctime = now;
+        // A write by anyone takes the set-id bits away.
+        node.stat.mode &= !0o6000;
+        Ok(done)
+    }
+
+    /// Makes a regular file `len` bytes long. EISDIR, EINVAL, EFBIG.
+    pub fn inode_truncate(&mut self, inode: InodeId, len: u64) -> Result<(), Errno> {
+        let node = self.vfs.inode(inode)?;
+        if node.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        match &node.kind {
+            Kind::Synth(_) | Kind::Device(_) | Kind::Work if len == 0 => return Ok(()),
+            Kind::Host { .. } | Kind::File(_) => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        if len > MAX_FILE {
+            return Err(Errno::EFBIG);
+        }
+        if len == 0 && matches!(node.kind, Kind::Host { .. }) {
+            let node = self.vfs.inode_mut(inode)?;
+            node.kind = Kind::File(BTreeMap::new());
+            node.stat.nlink = node.stat.nlink.min(1);
+        }
+        self.copy_up(inode)?;
+        let now = self.now_pair();
+        let platform = self.platform.clone();
+        let node = self.vfs.inode_mut(inode)?;
+        node.stat.size = len;
+        node.stat.mtime = now;
+        node.stat.ctime = now;
+        let Kind::File(pages) = &mut node.kind else { return Err(Errno::EINVAL) };
+        let gone = pages.split_off(&len.div_ceil(PAGE_SIZE));
+        // What lies beyond the new end must read as zeroes should the file grow again.
+        let within = len % PAGE_SIZE;
+        if within != 0
+            && let Some(gpa) = pages.get(&(len / PAGE_SIZE))
+        {
+            platform.write(gpa + within, &vec![0; us(PAGE_SIZE - within)])?;
+        }
+        node.stat.blocks = u64_of(pages.len()) * 8;
+        for gpa in gone.into_values() {
+            self.frame_free_page(gpa);
+        }
+        Ok(())
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn pread_full(fd: &OwnedFd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buf.len() {
+        let Some(rest) = buf.get_mut(done..) else { break };
+        match rustix::io::pread(fd, rest, offset + u64_of(done)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(done)
+}

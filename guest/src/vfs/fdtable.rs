@@ -1,0 +1,165 @@
+//! Descriptor tables and the references that descriptors hold on open file descriptions.
+
+use super::FileKind;
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::task::{Fd, FdTable, Tid};
+
+/// RLIMIT_NOFILE.
+const RLIMIT_NOFILE: u32 = 7;
+/// What Linux allows when nothing was set.
+const DEFAULT_NOFILE: u64 = 1024;
+/// Descriptors are never numbered from here on, whatever the limit (/proc/sys/fs/nr_open).
+const NR_OPEN: u64 = 1 << 20;
+
+impl Kernel {
+    /// First descriptor number that the task may not use.
+    pub fn fd_limit(&self, tid: Tid) -> u32 {
+        let soft =
+            self.process_of(tid).and_then(|p| p.rlimits.get(&RLIMIT_NOFILE)).map_or(DEFAULT_NOFILE, |l| l.0);
+        u32::try_from(soft.min(NR_OPEN)).unwrap_or(0)
+    }
+
+    /// The table of a task. EBADF when it has none.
+    pub fn table_mut(&mut self, tid: Tid) -> Result<&mut FdTable, Errno> {
+        let id = self.task(tid).map(|t| t.files).ok_or(Errno::EBADF)?;
+        self.fd_tables.get_mut(id).ok_or(Errno::EBADF)
+    }
+
+    /// A descriptor's entry. EBADF.
+    pub fn fd_entry(&self, tid: Tid, fd: i32) -> Result<Fd, Errno> {
+        let table = self.task(tid).and_then(|t| self.fd_tables.get(t.files)).ok_or(Errno::EBADF)?;
+        let fd = u32::try_from(fd).map_err(|_| Errno::EBADF)?;
+        table.fds.get(&fd).copied().ok_or(Errno::EBADF)
+    }
+
+    /// The open file description behind a descriptor. EBADF.
+    pub fn file_of(&self, tid: Tid, fd: i32) -> Result<u64, Errno> {
+        self.fd_entry(tid, fd).map(|e| e.file)
+    }
+
+    /// Puts a file into the lowest free descriptor, taking over the caller's reference. EMFILE (then the reference is dropped).
+    pub fn install_fd(&mut self, tid: Tid, file: u64, cloexec: bool) -> Result<u32, Errno> {
+        self.install_fd_from(tid, file, cloexec, 0)
+    }
+
+    /// As [`Kernel::install_fd`], at `from` or above.
+    pub fn install_fd_from(&mut self, tid: Tid, file: u64, cloexec: bool, from: u32) -> Result<u32, Errno> {
+        let limit = self.fd_limit(tid);
+        let placed = self.table_mut(tid).and_then(|table| {
+            let mut free = from;
+            for used in table.fds.range(from..).map(|(n, _)| *n) {
+                if used != free {
+                    break;
+                }
+                free = free.saturating_add(1);
+            }
+            if free >= limit {
+                return Err(Errno::EMFILE);
+            }
+            table.fds.insert(free, Fd { file, cloexec });
+            Ok(free)
+        });
+        if placed.is_err() {
+            self.file_unref(file);
+        }
+        placed
+    }
+
+    /// Closes a descriptor. EBADF.
+    pub fn fd_close(&mut self, tid: Tid, fd: u32) -> Result<(), Errno> {
+        let entry = self.table_mut(tid)?.fds.remove(&fd).ok_or(Errno::EBADF)?;
+        self.file_unref(entry.file);
+        Ok(())
+    }
+
+    /// dup3: makes `new` refer to what `old` does. EBADF; the caller has refused equal numbers.
+    pub fn fd_dup_to(&mut self, tid: Tid, old: i32, new: u32, cloexec: bool) -> Result<(), Errno> {
+        if new >= self.fd_limit(tid) {
+            return Err(Errno::EBADF);
+        }
+        let file = self.file_of(tid, old)?;
+        self.file_ref(file);
+        let replaced = self.table_mut(tid)?.fds.insert(new, Fd { file, cloexec });
+        if let Some(entry) = replaced {
+            self.file_unref(entry.file);
+        }
+        Ok(())
+    }
+
+    /// One more reference to a file.
+    pub fn file_ref(&mut self, file: u64) {
+        if let Some(f) = self.files.get_mut(file) {
+            f.refs += 1;
+        }
+    }
+
+    /// One reference less; the last closes it.
+    pub fn file_unref(&mut self, file: u64) {
+        let Some(f) = self.files.get_mut(file) else { return };
+        f.refs = f.refs.saturating_sub(1);
+        if f.refs > 0 {
+            return;
+        }
+        let Some(f) = self.files.remove(file) else { return };
+        self.epoll_forget_file(file);
+        match f.kind {
+            FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_open_count(inode, -1),
+            FileKind::Pipe { pipe, write } => self.pipe_close(pipe, write),
+            FileKind::EventFd(id) => {
+                self.objects.eventfds.remove(id);
+            }
+            FileKind::Epoll(id) => self.epoll_destroy(id),
+            FileKind::HostStream(id) => {
+                self.objects.streams.remove(id);
+            }
+            FileKind::Work => {}
+        }
+    }
+
+    /// A new descriptor table with one user.
+    pub fn fd_table_new(&mut self) -> u64 {
+        self.fd_tables.insert(FdTable { refs: 1, ..Default::default() })
+    }
+
+    /// A copy of a descriptor table with one user (fork without CLONE_FILES).
+    pub fn fd_table_copy(&mut self, table: u64) -> u64 {
+        let fds = self.fd_tables.get(table).map(|t| t.fds.clone()).unwrap_or_default();
+        for entry in fds.values() {
+            self.file_ref(entry.file);
+        }
+        self.fd_tables.insert(FdTable { fds, refs: 1 })
+    }
+
+    /// One user less of a descriptor table; the last closes its descriptors.
+    pub fn fd_table_release(&mut self, table: u64) {
+        let Some(t) = self.fd_tables.get_mut(table) else { return };
+        t.refs = t.refs.saturating_sub(1);
+        if t.refs > 0 {
+            return;
+        }
+        let fds = self.fd_tables.remove(table).map(|t| t.fds).unwrap_or_default();
+        for entry in fds.values() {
+            self.file_unref(entry.file);
+        }
+    }
+
+    /// execve: makes the table the task's own and closes FD_CLOEXEC descriptors.
+    pub fn fd_table_exec(&mut self, tid: Tid) {
+        let Some(mut id) = self.task(tid).map(|t| t.files) else { return };
+        if self.fd_tables.get(id).is_some_and(|t| t.refs > 1) {
+            let copy = self.fd_table_copy(id);
+            self.fd_table_release(id);
+            id = copy;
+            if let Some(task) = self.task_mut(tid) {
+                task.files = id;
+            }
+        }
+        let Some(table) = self.fd_tables.get_mut(id) else { return };
+        let gone: Vec<u64> = table.fds.values().filter(|e| e.cloexec).map(|e| e.file).collect();
+        table.fds.retain(|_, e| !e.cloexec);
+        for file in gone {
+            self.file_unref(file);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Files of proc that describe one process or thread: what they say and what writing them does.
+
+use super::FileKind;
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::task::{Process, Task, TaskState};
+
+/// A task's name without its padding.
+fn name_of(task: &Task) -> String {
+    let bytes: Vec<u8> = task.name.iter().copied().take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn state_of(process: &Process, task: &Task) -> (char, &'static str) {
+    match task.state {
+        _ if process.zombie.is_some() => ('Z', "zombie"),
+        TaskState::Runnable | TaskState::Running(_) => ('R', "running"),
+        TaskState::Blocked(_) => ('S', "sleeping"),
+        TaskState::Stopped => ('T', "stopped"),
+    }
+}
+
+/// Bytes mapped, summed over the lines of a maps text.
+fn mapped(maps: &str) -> u64 {
+    maps.lines()
+        .filter_map(|l| {
+            let (range, _) = l.split_once(' ')?;
+            let (a, b) = range.split_once('-')?;
+            u64::from_str_radix(b, 16).ok()?.checked_sub(u64::from_str_radix(a, 16).ok()?)
+        })
+        .fold(0, u64::saturating_add)
+}
+
+impl Kernel {
+    /// What a file below `proc/PID` says. ESRCH when the process is gone, ENOENT for other paths.
+    pub(super) fn task_text(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
+        let mm = self.synth_task(path).ok_or(Errno::ESRCH)?.1.mm;
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let vsize = match file {
+            "stat" | "statm" | "status" => mapped(&self.mm_maps_text(mm)),
+            _ => 0,
+        };
+        let (process, task, _, rest) = self.synth_task(path).ok_or(Errno::ESRCH)?;
+        let rss = vsize.min(self.platform.resident());
+        let text = match rest.as_slice() {
+            ["cmdline"] => return Ok(process.cmdline.clone()),
+            ["environ"] => return Ok(process.environ.clone()),
+            ["auxv"] => return Ok(process.auxv.clone()),
+            ["comm"] => format!("{}\n", name_of(task)),
+            ["stat"] => self.stat_line(process, task, vsize, rss),
+            ["statm"] => format!("{} {} 0 0 0 {} 0\n", vsize / 4096, rss / 4096, rss / 4096),
+            ["status"] => self.status_text(process, task, vsize, rss),
+            ["limits"] => limits_text(process),
+            ["mounts"] => MOUNTS.iter().map(|(t, at, o)| format!("{t} {at} {t} {o} 0 0\n")).collect(),
+            ["mountinfo"] => (20..)
+                .zip(MOUNTS)
+                .map(|(n, (t, at, o))| {
+                    let parent = if n == 20 { 1 } else { 20 };
+                    format!("{n} {parent} 0:{n} / {at} {o} - {t} {t} {o}\n")
+                })
+                .collect(),
+            ["cgroup"] => "0::/\n".into(),
+            ["oom_score_adj"] => "0\n".into(),
+            ["io"] => "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n\
+                       cancelled_write_bytes: 0\n"
+                .into(),
+            ["fdinfo", n] => {
+                let n: u32 = n.parse().map_err(|_| Errno::ENOENT)?;
+                let fd = self.fd_tables.get(task.files).and_then(|t| t.fds.get(&n)).ok_or(Errno::ENOENT)?;
+                let open = self.files.get(fd.file).ok_or(Errno::ENOENT)?;
+                let cloexec = if fd.cloexec { linux_raw_sys::general::O_CLOEXEC } else { 0 };
+                let ino = match open.kind {
+                    FileKind::Inode(id) | FileKind::Device(_, id) => self.vfs.inode(id)?.stat.ino,
+                    _ => fd.file,
+                };
+                format!("pos:\t{}\nflags:\t0{:o}\nmnt_id:\t20\nino:\t{ino}\n", open.pos, open.flags | cloexec)
+            }
+            _ => return Err(Errno::ENOENT),
+        };
+        Ok(text.into_bytes())
+    }
+
+    fn stat_line(&self, process: &Process, task: &Task, vsize: u64, rss: u64) -> String {
+        let ticks = task.cpu_ns / 10_000_000;
+        let (state, _) = state_of(process, task);
+        let started = process.started / 10_000_000;
+        format!(
+            "{} ({}) {state} {} {} {} 0 -1 4194304 0 0 0 0 {ticks} 0 0 0 20 0 {} 0 {started} {vsize} {} \
+             18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+            task.tid,
+            name_of(task),
+            process.parent,
+            process.pgid,
+            process.sid,
+            process.threads.len(),
+            rss / 4096,
+            process.exit_signal,
+        )
+    }
+
+    fn status_text(&self, process: &Process, task: &Task, vsize: u64, rss: u64) -> String {
+        let c = &process.creds;
+        let (state, word) = state_of(process, task);
+        let groups: String = c.groups.iter().map(|g| format!("{g} ")).collect();
+        let fds = self.fd_tables.get(task.files).and_then(|t| t.fds.keys().last()).map_or(64, |n| n | 63);
+        let bits = |want: u64| {
+            process.actions.iter().zip(0_u32..64).fold(0_u64, |m, (a, n)| {
+                let hit = if want == 1 { a.handler == 1 } else { a.handler > 1 };
+                if hit { m | 1 << n } else { m }
+            })
+        };
+        let cpus = self.limits.cpus;
+        let mask = (0..cpus.min(64)).fold(0_u64, |m, n| m | 1 << n);
+        let pending = |q: &crate::signal::SigQueue| {
+            q.queue.iter().fold(0_u64, |m, s| m | 1_u64.checked_shl(s.signo.wrapping_sub(1)).unwrap_or(0))
+        };
+        format!(
+            "Name:\t{}\nUmask:\t{:04o}\nState:\t{state} ({word})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\n\
+             TracerPid:\t0\nUid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{fds}\nGroups:\t{groups}\n\
+             VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
+             VmData:\t{:8} kB\nVmSwap:\t       0 kB\nThreads:\t{}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\n\
+             SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\nCapInh:\t{:016x}\nCapPrm:\t{:016x}\n\
+             CapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\n\
+             Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
+             voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
+            name_of(task),
+            self.fs_contexts.get(task.fs).map_or(0o022, |f| f.umask),
+            process.pid,
+            task.tid,
+            process.parent,
+            c.uid,
+            c.euid,
+            c.suid,
+            c.fsuid,
+            c.gid,
+            c.egid,
+            c.sgid,
+            c.fsgid,
+            vsize / 1024,
+            vsize / 1024,
+            rss / 1024,
+            rss / 1024,
+            vsize / 1024,
+            process.threads.len(),
+            self.limits.tasks,
+            pending(&task.pending),
+            pending(&process.pending),
+            task.sigmask,
+            bits(1),
+            bits(2),
+            0,
+            0,
+            0,
+            0,
+            0,
+            u8::from(process.no_new_privs),
+            if cpus > 1 { format!("0-{}", cpus - 1) } else { "0".into() },
+        )
+    }
+
+    /// Writes a file of proc: a task's name; the out-of-memory score is accepted and has no effect. EACCES, EINVAL, ESRCH.
+    pub(super) fn synth_write(&mut self, path: &str, data: &[u8]) -> Result<usize, Errno> {
+        let (_, task, _, rest) = self.synth_task(path).ok_or(Errno::EACCES)?;
+        let tid = task.tid;
+        match rest.as_slice() {
+            ["oom_score_adj"] => {
+                let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+                let score: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+                if (-1000..=1000).contains(&score) { Ok(data.len()) } else { Err(Errno::EINVAL) }
+            }
+            ["comm"] => {
+                let mut name = [0; 16];
+                let text = data.strip_suffix(b"\n").unwrap_or(data);
+                for (to, from) in name.iter_mut().take(15).zip(text.iter().take_while(|b| **b != 0)) {
+                    *to = *from;
+                }
+                self.task_mut(tid).ok_or(Errno::ESRCH)?.name = name;
+                Ok(data.len())
+            }
+            _ => Err(Errno::EACCES),
+        }
+    }
+}
+
+/// Mounts: (type, where, options).
+const MOUNTS: &[(&str, &str, &str)] = &[
+    ("overlay", "/", "rw,relatime"),
+    ("proc", "/proc", "rw,nosuid,nodev,noexec,relatime"),
+    ("sysfs", "/sys", "ro,nosuid,nodev,noexec,relatime"),
+    ("tmpfs", "/dev", "rw,nosuid,relatime"),
+    ("tmpfs", "/dev/shm", "rw,nosuid,nodev"),
+];
+
+fn limits_text(process: &Process) -> String {
+    let mut text = format!("{:<26}{:<21}{:<21}{:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for (number, (name, unit)) in (0_u32..).zip([
+        ("Max cpu time", "seconds"),
+        ("Max file size", "bytes"),
+        ("Max data size", "bytes"),
+        ("Max stack size", "bytes"),
+        ("Max core file size", "bytes"),
+        ("Max resident set", "bytes"),
+        ("Max processes", "processes"),
+        ("Max open files", "files"),
+        ("Max locked memory", "bytes"),
+        ("Max address space", "bytes"),
+        ("Max file locks", "locks"),
+        ("Max pending signals", "signals"),
+        ("Max msgqueue size", "bytes"),
+        ("Max nice priority", ""),
+        ("Max realtime priority", ""),
+        ("Max realtime timeout", "us"),
+    ]) {
+        let (soft, hard) = process.rlimits.get(&number).copied().unwrap_or((u64::MAX, u64::MAX));
+        let show = |x: u64| if x == u64::MAX { "unlimited".to_owned() } else { x.to_string() };
+        text.push_str(&format!("{name:<26}{:<21}{:<21}{unit:<10}\n", show(soft), show(hard)));
+    }
+    text
+}

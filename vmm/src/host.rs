@@ -1,0 +1,164 @@
+//! What this host's KVM and processor offer, asked once when a machine is made.
+//!
+//! Owns the `/dev/kvm` descriptor, which (unlike a virtual machine's) stays usable in the child of a fork, so that a jailed
+//! child need not open it again.
+
+use crate::error::Error;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
+
+const CAP_XSAVE2: u64 = 208;
+const CAP_PRE_FAULT_MEMORY: u64 = 236;
+const CAP_SYNC_REGS: u64 = 74;
+const CAP_STATS_FD: u64 = 203;
+/// General and system registers through the shared page (KVM API, KVM_CAP_SYNC_REGS).
+const SYNC_NEEDED: i32 = 3;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) kvm: Kvm,
+    pub(crate) cpuid: CpuId,
+    /// XCR0 that guest code sees: all that KVM offers.
+    pub xcr0: u64,
+    /// Bytes of an XSAVE image of these components in standard format.
+    pub xstate_len: usize,
+    /// Bytes that KVM's own XSAVE calls transfer.
+    pub(crate) kvm_xsave_len: usize,
+    /// KVM_GET_XSAVE2 is there.
+    pub(crate) xsave2: bool,
+    /// Protection keys are offered.
+    pub(crate) pku: bool,
+    /// Offset of PKRU in the XSAVE image.
+    pub(crate) pkru_at: usize,
+    /// KVM_PRE_FAULT_MEMORY is there.
+    pub pre_fault: bool,
+    /// KVM_GET_STATS_FD is there.
+    pub stats: bool,
+    /// The module parameters say that EPT or NPT is in use. False means: assume that KVM shadows guest page tables.
+    pub nested_paging: bool,
+    /// Counter frequency, kHz; `None` when the counter is not invariant.
+    pub tsc_khz: Option<u64>,
+    /// `rdtscp` is offered and its ecx is the vCPU's number.
+    pub tsc_aux: bool,
+    /// vCPUs that KVM allows in one machine.
+    pub max_vcpus: usize,
+}
+
+impl Host {
+    /// Opens `/dev/kvm` and checks that everything needed is there.
+    pub fn open() -> Result<Self, Error> {
+        let kvm = Kvm::new().map_err(|e| match e.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::NoKvm,
+            libc::EACCES | libc::EPERM => Error::KvmPermission,
+            _ => Error::kvm("open /dev/kvm")(e),
+        })?;
+        let version = kvm.get_api_version();
+        if version != 12 {
+            return Err(Error::KvmVersion(version));
+        }
+        let needed = [
+            (Cap::UserMemory, "user memory regions (KVM_CAP_USER_MEMORY)"),
+            (Cap::Xsave, "XSAVE state (KVM_CAP_XSAVE)"),
+            (Cap::Xcrs, "extended control registers (KVM_CAP_XCRS)"),
+            (Cap::ImmediateExit, "immediate exits (KVM_CAP_IMMEDIATE_EXIT)"),
+            (Cap::SyncMmu, "MMU notifiers (KVM_CAP_SYNC_MMU)"),
+        ];
+        for (cap, name) in needed {
+            if !kvm.check_extension(cap) {
+                return Err(Error::MissingCapability(name));
+            }
+        }
+        if raw_cap(&kvm, CAP_SYNC_REGS) & SYNC_NEEDED != SYNC_NEEDED {
+            return Err(Error::MissingCapability("shared registers (KVM_CAP_SYNC_REGS)"));
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(Error::kvm("tell which processor features guests may use"))?;
+        let leaf = |function: u32, index: u32| {
+            cpuid.as_slice().iter().find(|e| e.function == function && e.index == index).copied()
+        };
+        let bit = |value: u32, n: u32| value & 1 << n != 0;
+        let extended = leaf(7, 0).unwrap_or_default();
+        let amd = leaf(0x8000_0001, 0).unwrap_or_default();
+        for (there, name) in [
+            (bit(amd.edx, 29), "64-bit mode"),
+            (bit(amd.edx, 11), "the syscall instruction"),
+            (bit(amd.edx, 20), "no-execute pages"),
+            // Asked of the processor itself: KVM without hardware virtualisation leaves them out of its list, and they work.
+            (bit(__cpuid(1).ecx, 27), "XSAVE (or the host kernel has not enabled it)"),
+            (bit(__cpuid_count(7, 0).ebx, 0), "FSGSBASE"),
+        ] {
+            if !there {
+                return Err(Error::UnsupportedProcessor(name));
+            }
+        }
+        let xsave = leaf(0xd, 0).unwrap_or_default();
+        let xcr0 = u64::from(xsave.eax) | u64::from(xsave.edx) << 32 | 3;
+        // The leaf's size fields follow the XCR0 of whoever asks; so the size is computed from the components.
+        let mut xstate_len = 576;
+        for component in (2..63).filter(|c| xcr0 & 1 << c != 0) {
+            let part = __cpuid_count(0xd, component);
+            xstate_len = xstate_len.max(part.eax as usize + part.ebx as usize);
+        }
+        let xsave2 = raw_cap(&kvm, CAP_XSAVE2);
+        let kvm_xsave_len = usize::try_from(xsave2).unwrap_or(0).max(4096);
+        if xstate_len > kvm_xsave_len {
+            return Err(Error::MissingCapability("large XSAVE state (KVM_CAP_XSAVE2)"));
+        }
+        let pku = bit(extended.ecx, 3) && xcr0 & 1 << 9 != 0;
+        Ok(Host {
+            xcr0,
+            xstate_len,
+            kvm_xsave_len,
+            xsave2: xsave2 > 0,
+            pku,
+            pkru_at: if pku { __cpuid_count(0xd, 9).ebx as usize } else { 0 },
+            pre_fault: raw_cap(&kvm, CAP_PRE_FAULT_MEMORY) > 0,
+            stats: raw_cap(&kvm, CAP_STATS_FD) > 0,
+            nested_paging: nested_paging(),
+            tsc_khz: if invariant_tsc() { tsc_khz(&kvm)? } else { None },
+            // Without hardware virtualisation KVM takes the value and the processor shows the host's all the same.
+            tsc_aux: bit(amd.edx, 27) && nested_paging(),
+            max_vcpus: kvm.get_max_vcpus(),
+            cpuid,
+            kvm,
+        })
+    }
+}
+
+fn raw_cap(kvm: &Kvm, cap: u64) -> i32 {
+    kvm.check_extension_raw(cap)
+}
+
+/// The host's time-stamp counter.
+pub fn rdtsc() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and Linux lets user mode execute it.
+    unsafe { _rdtsc() }
+}
+
+/// The counter runs at one rate in every power state. A virtual host may not show the bit, but then its kernel vouches for the
+/// counter by using it as its clock.
+fn invariant_tsc() -> bool {
+    let known = __cpuid(0x8000_0000).eax >= 0x8000_0007;
+    if known && __cpuid(0x8000_0007).edx & 1 << 8 != 0 {
+        return true;
+    }
+    let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    std::fs::read_to_string(clock).is_ok_and(|s| s.trim() == "tsc")
+}
+
+/// The frequency of a fresh virtual processor's counter, which KVM runs unscaled.
+fn tsc_khz(kvm: &Kvm) -> Result<Option<u64>, Error> {
+    let vm = kvm.create_vm().map_err(Error::kvm("create a virtual machine"))?;
+    let vcpu = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
+    Ok(vcpu.get_tsc_khz().ok().map(u64::from).filter(|khz| *khz > 0))
+}
+
+/// Whether KVM is known to use two-dimensional paging.
+fn nested_paging() -> bool {
+    ["/sys/module/kvm_intel/parameters/ept", "/sys/module/kvm_amd/parameters/npt"]
+        .iter()
+        .any(|path| std::fs::read_to_string(path).is_ok_and(|s| matches!(s.trim(), "Y" | "1")))
+}

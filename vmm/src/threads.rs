@@ -1,0 +1,215 @@
+//! vCPU threads beyond the first.
+//!
+//! Each owns one vCPU and takes tasks as the first one does; it waits on a condition variable when there is none. They are
+//! started when tasks wait for a processor, parked whenever [`crate::sandbox::Sandbox::run`] returns, and ended (and joined) by a pause.
+
+use crate::error::Error;
+use crate::machine::{Machine, now};
+use crate::sandbox::enter;
+use crate::signal::Ticker;
+use crate::vcpu::KvmVcpu;
+use guest::kernel::{Kernel, Next};
+use guest::platform::Platform;
+use kvm_ioctls::VmFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// What all vCPU threads of a sandbox share.
+#[derive(Debug)]
+pub struct Shared {
+    kernel: Mutex<Kernel>,
+    work: Condvar,
+    parked: Condvar,
+    /// Guest code may run.
+    active: AtomicBool,
+    /// Threads are to end.
+    dismissed: AtomicBool,
+    /// Further vCPUs that are not waiting.
+    busy: AtomicUsize,
+    error: Mutex<Option<Error>>,
+}
+
+impl Shared {
+    /// Around a guest kernel.
+    pub fn new(kernel: Kernel) -> Self {
+        Shared {
+            kernel: Mutex::new(kernel),
+            work: Condvar::new(),
+            parked: Condvar::new(),
+            active: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            error: Mutex::new(None),
+        }
+    }
+
+    /// The guest kernel. A panic of another thread while it held the lock leaves the state as it was then.
+    pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes a waiting vCPU thread.
+    pub fn notify(&self) {
+        self.work.notify_one();
+    }
+
+    /// An error that ended a further vCPU.
+    pub fn take_error(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The further vCPU threads of a sandbox.
+#[derive(Debug, Default)]
+pub struct Crew {
+    threads: Vec<JoinHandle<()>>,
+    wake: Option<OwnedFd>,
+}
+
+impl Crew {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// How many run guest code or handle an exit; call with the kernel's lock held.
+    pub fn running(&self, shared: &Shared) -> usize {
+        shared.busy.load(Ordering::Acquire)
+    }
+
+    /// Descriptor that further vCPUs make readable when the first one has something to do.
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// Starts vCPU `index`.
+    pub fn hire(
+        &mut self,
+        shared: &Arc<Shared>,
+        machine: &Arc<Machine>,
+        vm: &Arc<VmFd>,
+        index: usize,
+    ) -> Result<(), Error> {
+        if self.wake.is_none() {
+            let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+            let fd = rustix::event::eventfd(0, flags)
+                .map_err(|e| Error::Host { what: "create an event descriptor", source: e.into() })?;
+            machine.wake.store(fd.as_raw_fd(), Ordering::Release);
+            self.wake = Some(fd);
+        }
+        shared.active.store(true, Ordering::Release);
+        let vcpu = KvmVcpu::new(machine.clone(), vm, index)?;
+        let (shared, machine) = (shared.clone(), machine.clone());
+        shared.busy.fetch_add(1, Ordering::AcqRel);
+        let in_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu-{index}"))
+            .spawn(move || work(&in_thread, &machine, vcpu))
+            .map_err(|source| Error::Host { what: "start a virtual processor's thread", source });
+        match thread {
+            Ok(thread) => self.threads.push(thread),
+            Err(e) => {
+                shared.busy.fetch_sub(1, Ordering::AcqRel);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets parked threads go on.
+    pub fn release(&self, shared: &Shared) {
+        if !self.threads.is_empty() {
+            shared.active.store(true, Ordering::Release);
+            shared.work.notify_all();
+        }
+    }
+
+    /// Waits until no further vCPU runs guest code.
+    pub fn park(&self, shared: &Shared, machine: &Machine) {
+        if self.threads.is_empty() {
+            return;
+        }
+        let mut kernel = shared.kernel();
+        shared.active.store(false, Ordering::Release);
+        while shared.busy.load(Ordering::Acquire) > 0 {
+            for index in 1..=self.threads.len() {
+                machine.kick(index);
+            }
+            shared.work.notify_all();
+            let time = std::time::Duration::from_millis(5);
+            kernel = shared.parked.wait_timeout(kernel, time).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends and joins all threads.
+    pub fn dismiss(&mut self, shared: &Shared, machine: &Machine) {
+        self.park(shared, machine);
+        {
+            let _kernel = shared.kernel();
+            shared.dismissed.store(true, Ordering::Release);
+            shared.work.notify_all();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        shared.dismissed.store(false, Ordering::Release);
+        machine.wake.store(-1, Ordering::Release);
+        self.wake = None;
+    }
+}
+
+/// A further vCPU's thread.
+fn work(shared: &Shared, machine: &Machine, mut vcpu: KvmVcpu) {
+    vcpu.attach();
+    if let Err(error) = serve(shared, machine, &mut vcpu) {
+        *shared.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        shared.busy.fetch_sub(1, Ordering::AcqRel);
+        machine.kick(0);
+    }
+    vcpu.detach();
+}
+
+fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), Error> {
+    let mut ticker = Ticker::new()?;
+    let mut kernel = shared.kernel();
+    loop {
+        let next = if shared.active.load(Ordering::Acquire) { Some(kernel.next(vcpu)) } else { None };
+        if let Some(Next::Run(tid)) = next {
+            if kernel.sched.waiting() > 0 || kernel.next_deadline().is_some() {
+                let time = now();
+                ticker.arm(time, time + Ticker::PERIOD)?;
+            }
+            kernel = enter(shared, vcpu, kernel, tid)?;
+            if kernel.sched.waiting() > 0 {
+                shared.work.notify_one();
+            }
+            // An answer, an end, or a host descriptor to watch: the first vCPU sees to it.
+            if kernel.exited.is_some() || !kernel.work.outbox.is_empty() || !kernel.host_polls().is_empty() {
+                machine.kick(0);
+            }
+            continue;
+        }
+        kernel.save_fpu(vcpu);
+        ticker.disarm()?;
+        shared.busy.fetch_sub(1, Ordering::AcqRel);
+        shared.parked.notify_all();
+        machine.kick(0);
+        loop {
+            kernel = shared.work.wait(kernel).unwrap_or_else(PoisonError::into_inner);
+            if shared.dismissed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if shared.active.load(Ordering::Acquire) && kernel.sched.waiting() > 0 {
+                break;
+            }
+        }
+        shared.busy.fetch_add(1, Ordering::AcqRel);
+    }
+}
