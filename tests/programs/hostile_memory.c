@@ -87,7 +87,7 @@ static void *sleeper(void *arg) { pause(); return arg; }
 static int thread_bomb(void) {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, 65536);
+    pthread_attr_setstacksize(&attributes, 262144);
     int n = 0, error = 0;
     pthread_t t;
     while (n < 100000 && !(error = pthread_create(&t, &attributes, sleeper, NULL))) n++;
