@@ -60,7 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         bail!("the root {} is not a directory", args.rootfs.display());
     }
     let envp = environment(&args.env)?;
-    let cpus = usize::from(args.cpus).min(vmm::sandbox::host_cpus());
+    let cpus = usize::from(args.cpus).min(seedtree::sandbox::host_cpus());
     let mut inbox = Inbox::new().context("cannot catch signals")?;
     let limits = Limits { memory: args.memory, cpus, ..Limits::default() };
     let mut sandbox = Sandbox::boot(Config { max_vcpus: cpus, ..Config::default() }, limits)?;
@@ -169,7 +169,7 @@ fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
 }
 
 fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
-    let stats = sandbox.stats();
+    let stats = sandbox.stats().unwrap_or_default();
     let kernel = sandbox.kernel();
     let name = |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
     let mut calls: Vec<(String, u64)> = kernel.counters.syscalls.iter().map(|(n, c)| (name(n), *c)).collect();
@@ -186,14 +186,14 @@ fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
         eprintln!(
             "{}",
             json!({
-                "status": status, "exits": stats.exits, "faults": stats.pf_taken,
+                "status": status, "exits": stats.exits(), "faults": stats.pf_taken(),
                 "guest_page_faults": kernel.counters.page_faults, "exceptions": kernel.counters.exceptions,
                 "syscalls": map(&calls), "unknown_syscalls": map(&unknown),
             })
         );
         return;
     }
-    eprintln!("exits {}  shadow or EPT faults {}  guest page faults {}", stats.exits, stats.pf_taken, kernel.counters.page_faults);
+    eprintln!("exits {}  shadow or EPT faults {}  guest page faults {}", stats.exits(), stats.pf_taken(), kernel.counters.page_faults);
     for (name, count) in calls.iter().take(30) {
         eprintln!("{count:>9}  {name}");
     }
