@@ -92,7 +92,10 @@ impl Process {
     }
 
     /// Pauses and serves fork requests. Returns in a child, with what it is to be; `None` when the tree has closed the channel.
-    fn wait_as_seed(&mut self, phases: Phases) -> Result<Option<(ForkSpec, VecDeque<OwnedFd>, u64)>, ChannelError> {
+    fn wait_as_seed(
+        &mut self,
+        phases: Phases,
+    ) -> Result<Option<(ForkSpec, VecDeque<OwnedFd>, u64)>, ChannelError> {
         if let Err(error) = self.sandbox.pause() {
             let _ = send(&self.channel, &Event::Failed(Failure::Machine(chain(&error))), &[]);
             return Ok(None);
@@ -190,7 +193,9 @@ impl Process {
         for step in &spec.steps {
             match step {
                 Step::Start { path, argv, envp } => {
-                    let root = fds.pop_front().ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
+                    let root = fds
+                        .pop_front()
+                        .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
                     let failed = |what: &[u8], reason: &dyn std::fmt::Display| Failure::Start {
                         path: String::from_utf8_lossy(what).into_owned(),
                         reason: reason.to_string(),
@@ -203,8 +208,12 @@ impl Process {
                     };
                     let mut kernel = self.sandbox.kernel();
                     kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
-                    let spawn =
-                        Spawn { path: path.clone(), argv: argv.clone(), envp: envp.clone(), cwd: b"/".to_vec() };
+                    let spawn = Spawn {
+                        path: path.clone(),
+                        argv: argv.clone(),
+                        envp: envp.clone(),
+                        cwd: b"/".to_vec(),
+                    };
                     kernel.spawn_init(&spawn, stdio).map_err(|e| failed(path, &e))?;
                     drop(kernel);
                     self.until_quiescent(deadline, spec)?;
@@ -250,7 +259,8 @@ impl Process {
             phases.prefill += now() - t;
         }
         // The spare has waited: what it knew of time and chance is stale, as at a fork.
-        send(&self.channel, &Event::Ready(phases.clone()), &[]).map_err(|e| Failure::Machine(e.to_string()))?;
+        send(&self.channel, &Event::Ready(phases.clone()), &[])
+            .map_err(|e| Failure::Machine(e.to_string()))?;
         let (request, _) = receive::<Request>(&self.channel).map_err(|e| Failure::Machine(e.to_string()))?;
         let Request::Serve { command, timeout_ms } = request else {
             return Err(Failure::Machine("a spare was asked for something else than to serve".into()));
@@ -338,4 +348,3 @@ fn fill_random(buf: &mut [u8]) {
         }
     }
 }
-
