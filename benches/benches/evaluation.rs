@@ -8,9 +8,9 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-const LOOP: &str = "import time\nt=time.perf_counter()\nx=0\nfor i in range(20000000): x+=i&7\nprint(time.perf_counter()-t)";
-const SHA: &str =
-    "import time,hashlib\nb=b'x'*(256<<20)\nt=time.perf_counter()\nhashlib.sha256(b).digest()\nprint(time.perf_counter()-t)";
+const LOOP: &str =
+    "import time\nt=time.perf_counter()\nx=0\nfor i in range(20000000): x+=i&7\nprint(time.perf_counter()-t)";
+const SHA: &str = "import time,hashlib\nb=b'x'*(256<<20)\nt=time.perf_counter()\nhashlib.sha256(b).digest()\nprint(time.perf_counter()-t)";
 const HANDLER: &str = "import json\ndef handler(e, c): return {'sum': sum(e['numbers'])}\n\
                        print(json.dumps(handler({'numbers': [1, 2, 3]}, None)))";
 
@@ -18,7 +18,8 @@ fn main() {
     let runs = std::env::args().skip(1).find_map(|a| a.parse::<u32>().ok()).unwrap_or(200).to_string();
     let coppice = build();
     let coppice = coppice.to_string_lossy();
-    let demo = Command::new(&*coppice).args(["demo", "--json", "--runs", &runs, "--peer-runs", "11"]).output();
+    let demo =
+        Command::new(&*coppice).args(["demo", "--json", "--runs", &runs, "--peer-runs", "11"]).output();
     let figures = demo.ok().and_then(|o| {
         let text = String::from_utf8_lossy(&o.stdout).into_owned();
         serde_json::from_str::<Value>(text.lines().last()?).ok()
@@ -30,8 +31,7 @@ fn main() {
     println!("{figures}");
     let us = |pointer: &str| figures.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
     let (total, spare, floor) = (us("/total_us/p50"), us("/spare_total_us/p50"), us("/floor_us"));
-    let (native, runsc, runc) =
-        (us("/peers/native_python_us"), us("/peers/runsc_us"), us("/peers/runc_us"));
+    let (native, runsc, runc) = (us("/peers/native_python_us"), us("/peers/runsc_us"), us("/peers/runc_us"));
     line("fork / floor", total / floor, "at most 1.5");
     line("fork / runsc", total / runsc, "at most 0.1");
     line("fork / runc", total / runc, "");
@@ -46,17 +46,33 @@ fn main() {
     let run = [&*coppice, "run", "--"];
     let wall = |seconds: f64, _: &str| Some(seconds);
     let ours = |argv: &[&str]| -> Vec<String> { run.iter().chain(argv).map(|s| (*s).to_owned()).collect() };
-    let theirs = |argv: &[&str]| -> Vec<String> { runsc.iter().chain(argv).map(|s| (*s).to_owned()).collect() };
-    let versus = |a: Vec<String>, b: Vec<String>, n: usize, figure: &dyn Fn(f64, &str) -> Option<f64>| -> Option<Pair> {
-        let (a, b): (Vec<&str>, Vec<&str>) = (a.iter().map(|s| &**s).collect(), b.iter().map(|s| &**s).collect());
+    let theirs =
+        |argv: &[&str]| -> Vec<String> { runsc.iter().chain(argv).map(|s| (*s).to_owned()).collect() };
+    let versus = |a: Vec<String>,
+                  b: Vec<String>,
+                  n: usize,
+                  figure: &dyn Fn(f64, &str) -> Option<f64>|
+     -> Option<Pair> {
+        let (a, b): (Vec<&str>, Vec<&str>) =
+            (a.iter().map(|s| &**s).collect(), b.iter().map(|s| &**s).collect());
         pair(&a, &b, n, figure)
     };
     let python = "/usr/bin/python3";
-    report("run true / runsc do true", versus(ours(&["/bin/true"]), theirs(&["/bin/true"]), 11, &wall), "at most 0.2");
+    report(
+        "run true / runsc do true",
+        versus(ours(&["/bin/true"]), theirs(&["/bin/true"]), 11, &wall),
+        "at most 0.2",
+    );
     let handler = [python, "-c", HANDLER];
-    report("run python3 / runsc do python3", versus(ours(&handler), theirs(&handler), 11, &wall), "at most 1");
+    report(
+        "run python3 / runsc do python3",
+        versus(ours(&handler), theirs(&handler), 11, &wall),
+        "at most 1",
+    );
     let printed = |_: f64, out: &str| out.trim().parse().ok();
-    for (name, code) in [("python loop, native / guest speed", LOOP), ("sha256 of 256 MiB, native / guest speed", SHA)] {
+    for (name, code) in
+        [("python loop, native / guest speed", LOOP), ("sha256 of 256 MiB, native / guest speed", SHA)]
+    {
         let argv = [python, "-c", code];
         let native: Vec<String> = argv.iter().map(|s| (*s).to_owned()).collect();
         report(name, versus(native, ours(&argv), 7, &printed), "at least 0.97");

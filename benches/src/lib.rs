@@ -33,7 +33,8 @@ pub struct Pair {
 /// Times a pair after one warm-up of each. `figure` turns (seconds, stdout) into what is compared.
 pub fn pair(a: &[&str], b: &[&str], runs: usize, figure: impl Fn(f64, &str) -> Option<f64>) -> Option<Pair> {
     let one = |argv: &[&str]| time(argv).and_then(|(s, out)| figure(s, &out));
-    (one(a)?, one(b)?);
+    one(a)?;
+    one(b)?;
     let (mut left, mut right, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         let (x, y) = (one(a)?, one(b)?);

@@ -77,8 +77,13 @@ pub fn measure(
 fn once(mut command: Command, expected: &Value, running: &Arc<AtomicI32>) -> Option<u64> {
     use std::os::unix::process::CommandExt;
     let start = now();
-    let child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn().ok()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .ok()?;
     running.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
     let output = child.wait_with_output();
     let time = now() - start;
@@ -92,7 +97,8 @@ fn runc(dir: &Path, argv: &[&str], count: usize) -> Option<Command> {
     let (runc, unshare) = (find("runc")?, find("unshare")?);
     let rootfs = dir.join("rootfs");
     std::fs::create_dir_all(&rootfs).ok()?;
-    let mount = |destination: &str, kind: &str| json!({"destination": destination, "type": kind, "source": kind});
+    let mount =
+        |destination: &str, kind: &str| json!({"destination": destination, "type": kind, "source": kind});
     let config = json!({
         "ociVersion": "1.0.2",
         "process": {

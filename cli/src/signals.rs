@@ -55,7 +55,10 @@ impl Inbox {
 
 /// On SIGINT, SIGTERM or SIGHUP: removes the directory, kills the process group of the peer that runs now, and exits with 128 + signal.
 /// The sandboxes die with this process.
-pub fn clean_up_on_signal(dir: std::path::PathBuf, peer: Arc<std::sync::atomic::AtomicI32>) -> std::io::Result<()> {
+pub fn clean_up_on_signal(
+    dir: std::path::PathBuf,
+    peer: Arc<std::sync::atomic::AtomicI32>,
+) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {

@@ -81,7 +81,12 @@ impl Channel {
             return Err(ChannelError::Malformed);
         }
         retry(|| {
-            sendmsg(&self.socket, &[IoSlice::new(&len), IoSlice::new(first)], &mut control, SendFlags::NOSIGNAL)
+            sendmsg(
+                &self.socket,
+                &[IoSlice::new(&len), IoSlice::new(first)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            )
         })?;
         for chunk in rest.chunks(INLINE) {
             retry(|| rustix::net::send(&self.socket, chunk, SendFlags::NOSIGNAL))?;

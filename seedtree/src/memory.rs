@@ -25,7 +25,9 @@ fn parse(text: &str) -> Option<Usage> {
     let mut usage = Usage::default();
     for line in text.lines() {
         let Some((name, rest)) = line.split_once(':') else { continue };
-        let Some(kib) = rest.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok()) else { continue };
+        let Some(kib) = rest.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok()) else {
+            continue;
+        };
         match name {
             "Rss" => usage.rss_kib = kib,
             "Pss" => usage.pss_kib = kib,

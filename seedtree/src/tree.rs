@@ -116,7 +116,11 @@ impl Tree {
     pub fn plant(config: Config) -> Result<Tree, TreeError> {
         let root = std::fs::File::open(&config.rootfs)
             .and_then(|f| {
-                if f.metadata()?.is_dir() { Ok(f) } else { Err(std::io::Error::from(std::io::ErrorKind::NotADirectory)) }
+                if f.metadata()?.is_dir() {
+                    Ok(f)
+                } else {
+                    Err(std::io::Error::from(std::io::ErrorKind::NotADirectory))
+                }
             })
             .map_err(|source| TreeError::Root { path: config.rootfs.clone(), source })?;
         let os = Seed::boot(&config.exe)
@@ -278,7 +282,9 @@ impl Tree {
                     _ => continue,
                 },
                 1 => match &self.language {
-                    Some((r, seed)) if *r == function.runtime => (seed, vec![import.clone(), invoke.clone()], None),
+                    Some((r, seed)) if *r == function.runtime => {
+                        (seed, vec![import.clone(), invoke.clone()], None)
+                    }
                     _ => continue,
                 },
                 _ => match &self.os {

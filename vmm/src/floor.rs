@@ -5,8 +5,8 @@
 //! protocol, no library between: bare system calls.
 
 use kvm_bindings::{
-    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVMIO, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_run, kvm_segment, kvm_sregs,
-    kvm_userspace_memory_region, kvm_xcrs,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVMIO, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_run,
+    kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use std::ptr;
 
@@ -138,11 +138,16 @@ impl Prepared {
         let kvm = unsafe { libc::open(c"/dev/kvm".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
         check(kvm.into(), "open /dev/kvm")?;
         // SAFETY: this ioctl takes no argument.
-        let run_len = check(unsafe { libc::ioctl(kvm, GET_VCPU_MMAP_SIZE, 0) }.into(), "KVM_GET_VCPU_MMAP_SIZE")? as usize;
+        let run_len =
+            check(unsafe { libc::ioctl(kvm, GET_VCPU_MMAP_SIZE, 0) }.into(), "KVM_GET_VCPU_MMAP_SIZE")?
+                as usize;
         let zero = kvm_cpuid_entry2::default();
         let mut cpuid = Box::new(Cpuid { nent: MAX_CPUID as u32, padding: 0, entries: [zero; MAX_CPUID] });
         // SAFETY: the structure has `nent` entries behind its header.
-        check(unsafe { libc::ioctl(kvm, GET_SUPPORTED_CPUID, ptr::from_mut(&mut *cpuid)) }.into(), "KVM_GET_SUPPORTED_CPUID")?;
+        check(
+            unsafe { libc::ioctl(kvm, GET_SUPPORTED_CPUID, ptr::from_mut(&mut *cpuid)) }.into(),
+            "KVM_GET_SUPPORTED_CPUID",
+        )?;
         let pages = load.resident_pages.max(load.touches).max(1) as usize;
         let memory_len = (pages * 4096).next_multiple_of(2 << 20);
         let (kernel, memory) = (anonymous(KERNEL_LEN)?, anonymous(memory_len)?);
@@ -241,7 +246,8 @@ impl Prepared {
             sregs.cr4 = 0x20 | 0x600 | (1 << 18);
             sregs.cr0 = 0x8005_0033;
             sregs.efer = 0xd01;
-            (sregs.cs, sregs.ss, sregs.ds, sregs.es, sregs.fs, sregs.gs) = (code, data, data, data, data, data);
+            (sregs.cs, sregs.ss, sregs.ds, sregs.es, sregs.fs, sregs.gs) =
+                (code, data, data, data, data, data);
             libc::ioctl(vcpu, SET_SREGS, &sregs);
             let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
             xcrs.xcrs[0].value = 7;

@@ -216,7 +216,7 @@ impl PageTables {
     /// Maps a range; see [`guest::platform::Platform::map`]. Undoes its own part when it fails half-way.
     pub fn map(&self, root: Root, va: Va, gpa: Gpa, len: u64, access: Access) -> Result<(), PlatformError> {
         check_va(va, len)?;
-        if gpa.checked_add(len).is_none_or(|end| end > self.arena.len()) || gpa % PAGE_SIZE != 0 {
+        if gpa.checked_add(len).is_none_or(|end| end > self.arena.len()) || !gpa.is_multiple_of(PAGE_SIZE) {
             return Err(PlatformError::OutOfArena { gpa, len });
         }
         let mut pool = self.lock();
@@ -250,7 +250,8 @@ impl PageTables {
         let at = directory + index(va, 2) * 8;
         let mut entry = self.get(at).map_err(none)?;
         if entry == 0 {
-            let aligned = va % LARGE_PAGE == 0 && gpa % LARGE_PAGE == 0 && len >= LARGE_PAGE;
+            let aligned =
+                va.is_multiple_of(LARGE_PAGE) && gpa.is_multiple_of(LARGE_PAGE) && len >= LARGE_PAGE;
             if aligned && !self.kvm.shadow() {
                 self.set(at, leaf(gpa, access) | LARGE).map_err(none)?;
                 return Ok(LARGE_PAGE);
@@ -464,8 +465,8 @@ fn span(level: u32) -> u64 {
 }
 
 fn check_va(va: Va, len: u64) -> Result<(), PlatformError> {
-    let ok = va % PAGE_SIZE == 0
-        && len % PAGE_SIZE == 0
+    let ok = va.is_multiple_of(PAGE_SIZE)
+        && len.is_multiple_of(PAGE_SIZE)
         && va.checked_add(len).is_some_and(|end| end <= TASK_SIZE);
     if ok { Ok(()) } else { Err(PlatformError::OutOfArena { gpa: va, len }) }
 }

@@ -430,10 +430,10 @@ fn wait(
         Err(e) => return Err(Error::Host { what: "wait for events", source: e.into() }),
     }
     let is_ready = |i: Option<usize>| i.and_then(|i| fds.get(i)).is_some_and(|p| !p.revents().is_empty());
-    if is_ready(wake) {
-        if let Some(p) = wake.and_then(|i| fds.get(i)) {
-            let _ = rustix::io::read(p, &mut [0; 8]);
-        }
+    if is_ready(wake)
+        && let Some(p) = wake.and_then(|i| fds.get(i))
+    {
+        let _ = rustix::io::read(p, &mut [0; 8]);
     }
     let ready = poll.iter().zip(&fds).filter(|(_, p)| !p.revents().is_empty()).map(|((fd, ..), _)| *fd);
     Ok(Ready { fds: ready.collect(), control: is_ready(control) })

@@ -62,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     Tree::check_event(&event)?;
     let mut env = Vec::new();
     for item in &args.env {
-        let (name, value) = item.split_once('=').with_context(|| format!("--env {item}: write NAME=VALUE"))?;
+        let (name, value) =
+            item.split_once('=').with_context(|| format!("--env {item}: write NAME=VALUE"))?;
         env.push((name.to_owned(), value.to_owned()));
     }
     let config = Config {
@@ -110,8 +111,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Prints the function's own error; its status is 1.
 fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> u8 {
-    let value: Value = serde_json::from_slice(error)
-        .unwrap_or_else(|_| json!({"errorType": "Runtime.Malformed", "errorMessage": String::from_utf8_lossy(error)}));
+    let value: Value = serde_json::from_slice(error).unwrap_or_else(
+        |_| json!({"errorType": "Runtime.Malformed", "errorMessage": String::from_utf8_lossy(error)}),
+    );
     if as_json {
         println!("{}", json!({"ok": false, "error": value, "phases": phases}));
         return 1;
@@ -129,14 +131,20 @@ fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
     let limit = MAX_PAYLOAD as u64 + 1;
     let mut event = Vec::new();
     if arg == "-" {
-        std::io::stdin().lock().take(limit).read_to_end(&mut event).context("cannot read the event from stdin")?;
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut event)
+            .context("cannot read the event from stdin")?;
     } else if let Some(file) = arg.strip_prefix('@') {
         let open = std::fs::File::open(file).with_context(|| format!("cannot read the event file {file}"))?;
         let length = open.metadata().map(|m| m.len()).unwrap_or(0);
         if length > MAX_PAYLOAD as u64 {
             return Err(TreeError::EventTooLong(usize::try_from(length).unwrap_or(usize::MAX)).into());
         }
-        open.take(limit).read_to_end(&mut event).with_context(|| format!("cannot read the event file {file}"))?;
+        open.take(limit)
+            .read_to_end(&mut event)
+            .with_context(|| format!("cannot read the event file {file}"))?;
     } else {
         event = arg.as_bytes().to_vec();
     }

@@ -17,9 +17,11 @@ use vmm::sandbox::{Config, RunOptions, Sandbox, Stop};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coppice run -- python3 -c 'print(1)'\n  coppice run --strace -- /bin/true\n\n\
+#[command(
+    after_help = "Examples:\n  coppice run -- python3 -c 'print(1)'\n  coppice run --strace -- /bin/true\n\n\
     The status is the program's own, 128 + N when signal N killed it, 127 when it is not found, 126 when it\n\
-    cannot be executed, 125 for an error of coppice's own.")]
+    cannot be executed, 125 for an error of coppice's own."
+)]
 pub struct Args {
     /// Root directory of the guest; it is never written to
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -60,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         bail!("the root {} is not a directory", args.rootfs.display());
     }
     let envp = environment(&args.env)?;
-    let cpus = usize::from(args.cpus).min(vmm::sandbox::host_cpus());
+    let cpus = usize::from(args.cpus).min(seedtree::sandbox::host_cpus());
     let mut inbox = Inbox::new().context("cannot catch signals")?;
     let limits = Limits { memory: args.memory, cpus, ..Limits::default() };
     let mut sandbox = Sandbox::boot(Config { max_vcpus: cpus, ..Config::default() }, limits)?;
@@ -72,7 +74,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             kernel.strace = Some(guest::strace::Sink { fd });
         }
         let argv: Vec<Vec<u8>> = args.command.iter().map(|a| a.as_bytes().to_vec()).collect();
-        if let Err((code, message)) = start(&mut kernel, argv, envp, args.workdir.as_os_str().as_bytes().to_vec()) {
+        if let Err((code, message)) =
+            start(&mut kernel, argv, envp, args.workdir.as_os_str().as_bytes().to_vec())
+        {
             eprintln!("coppice: {message}");
             return Ok(code);
         }
@@ -94,7 +98,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     };
     let oom = sandbox.kernel().counters.oom_kills > 0;
     if oom {
-        eprintln!("coppice: the program exceeded its memory limit of {} MiB and was killed", args.memory >> 20);
+        eprintln!(
+            "coppice: the program exceeded its memory limit of {} MiB and was killed",
+            args.memory >> 20
+        );
     }
     if args.stats || args.json {
         print_stats(&sandbox, status, args.json);
@@ -106,7 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
 }
 
 fn environment(extra: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut env: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into()), ("HOME".into(), "/root".into())];
+    let mut env: Vec<(String, String)> =
+        vec![("PATH".into(), DEFAULT_PATH.into()), ("HOME".into(), "/root".into())];
     for name in ["TERM", "LANG", "LC_ALL", "TZ"] {
         if let Ok(value) = std::env::var(name) {
             env.push((name.into(), value));
@@ -130,7 +138,12 @@ fn environment(extra: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 /// Starts the program, looking a bare name up in PATH. The error is an exit status and a message.
-fn start(kernel: &mut Kernel, argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>, cwd: Vec<u8>) -> Result<(), (u8, String)> {
+fn start(
+    kernel: &mut Kernel,
+    argv: Vec<Vec<u8>>,
+    envp: Vec<Vec<u8>>,
+    cwd: Vec<u8>,
+) -> Result<(), (u8, String)> {
     let name = argv.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();
     let path = envp.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or_default().to_vec();
@@ -169,9 +182,10 @@ fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
 }
 
 fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
-    let stats = sandbox.stats();
+    let stats = sandbox.stats().unwrap_or_default();
     let kernel = sandbox.kernel();
-    let name = |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
+    let name =
+        |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
     let mut calls: Vec<(String, u64)> = kernel.counters.syscalls.iter().map(|(n, c)| (name(n), *c)).collect();
     calls.sort_by(|a, b| b.1.cmp(&a.1));
     let unknown: Vec<(String, u64)> = kernel.counters.unknown.iter().map(|(n, c)| (name(n), *c)).collect();
@@ -186,14 +200,19 @@ fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
         eprintln!(
             "{}",
             json!({
-                "status": status, "exits": stats.exits, "faults": stats.pf_taken,
+                "status": status, "exits": stats.exits(), "faults": stats.pf_taken(),
                 "guest_page_faults": kernel.counters.page_faults, "exceptions": kernel.counters.exceptions,
                 "syscalls": map(&calls), "unknown_syscalls": map(&unknown),
             })
         );
         return;
     }
-    eprintln!("exits {}  shadow or EPT faults {}  guest page faults {}", stats.exits, stats.pf_taken, kernel.counters.page_faults);
+    eprintln!(
+        "exits {}  shadow or EPT faults {}  guest page faults {}",
+        stats.exits(),
+        stats.pf_taken(),
+        kernel.counters.page_faults
+    );
     for (name, count) in calls.iter().take(30) {
         eprintln!("{count:>9}  {name}");
     }
