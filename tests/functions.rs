@@ -253,6 +253,9 @@ fn an_event_is_checked_before_anything_is_forked() {
     assert!(Tree::check_event(&[b"\"", &[0xff, 0xfe][..], b"\""].concat()).is_err(), "not UTF-8");
 }
 
+/// Whoever looks at /tmp and whoever makes directories there take turns.
+static TMP: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Starts a command, sends it a signal after a while, and looks at what is left.
 fn interrupted(mut command: Command, name: &str, signal: Signal, after: Duration) {
     let mark = format!("interrupted-{name}-{}-{}", std::process::id(), after.as_micros());
@@ -264,13 +267,13 @@ fn interrupted(mut command: Command, name: &str, signal: Signal, after: Duration
     let (_, timed_out) = wait(&mut child, LIMIT);
     assert!(!timed_out, "{name} does not end on {signal:?} after {after:?}");
     assert!(eventually(|| marked(&mark).is_empty()), "{name} {signal:?} after {after:?} leaves {:?}", marked(&mark));
-    // Other tests of this file make no such directories.
     let new: Vec<String> = leftovers().difference(&before).cloned().collect();
     assert!(new.is_empty(), "{name} {signal:?} after {after:?} leaves {new:?}");
 }
 
 #[test]
 fn a_signal_at_any_moment_leaves_no_process_and_no_directory() {
+    let _turn = TMP.lock().unwrap_or_else(|e| e.into_inner());
     let dir = fresh_dir("signals");
     let file = dir.path().join("slow.py");
     std::fs::write(&file, "import time\ndef handler(e, c):\n time.sleep(5)\n").unwrap();
@@ -290,6 +293,7 @@ fn a_signal_at_any_moment_leaves_no_process_and_no_directory() {
 
 #[test]
 fn the_demo_answers_right_every_time() {
+    let _turn = TMP.lock().unwrap_or_else(|e| e.into_inner());
     let outcome = finish(coppice().args(["demo", "--runs", "20", "--no-peers", "--json"]), b"", LIMIT);
     survived(&outcome, "demo");
     assert_eq!(outcome.status, 0, "{}", outcome.stderr);
