@@ -72,7 +72,7 @@ impl Sandbox {
     /// Ends a recording: what was touched since it began. Pages below 2 MiB leaves are not seen.
     ///
     /// Made ready ahead are the pages that were written and, where KVM may shadow the tables, the pages in front of touched
-    /// neighbours in a block of [`BLOCK`], because then one fault maps them all.
+    /// neighbours in a block of eight, because then one fault maps them all.
     pub fn end_recording(&mut self) -> Result<WorkingSet, Error> {
         let (mut set, mut pages) = (WorkingSet::default(), Vec::new());
         let shadow = !self.machine().host().nested_paging;
