@@ -2,7 +2,7 @@
 
 use crate::channel::ChannelError;
 use crate::handle::{Child, Fork, HandleError, Seed, await_ready, next};
-use crate::proto::{Event, ForkSpec, Measures, Phases, Request, Role, Step, send};
+use crate::proto::{Event, Failure, ForkSpec, Measures, Phases, Request, Role, Step, send};
 use crate::runtime::{Function, MAX_PAYLOAD, Reply, Runtime};
 use crate::sandbox::now;
 use crate::spares::{Spare, Spares};
@@ -53,6 +53,19 @@ pub enum TreeError {
     /// The runtime broke its protocol.
     #[error("the function's runtime answered out of protocol")]
     Protocol,
+}
+
+impl TreeError {
+    /// The failure, when it is the function's own doing (it exited, crashed, ran out of time or memory) and not the host's.
+    pub fn function_failure(&self) -> Option<&Failure> {
+        match self {
+            TreeError::Sandbox { source: HandleError::Failed(failure), .. } => match failure {
+                Failure::Machine(_) | Failure::Start { .. } => None,
+                failure => Some(failure),
+            },
+            _ => None,
+        }
+    }
 }
 
 /// What a tree grows on.

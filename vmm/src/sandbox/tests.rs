@@ -2,8 +2,7 @@
 
 use super::*;
 use guest::platform::{Access, Gpa, Regs, Va};
-use guest::signal::{AltStack, SigQueue};
-use guest::task::{Rseq, Task, TaskState};
+use guest::task::{Process, Task};
 use std::os::fd::AsFd;
 
 const CODE: Va = 0x40_0000;
@@ -23,32 +22,12 @@ fn add(sandbox: &Sandbox, tid: Tid, code: &[u8]) {
     machine.write(gpa, code).unwrap();
     machine.map(root, CODE, gpa, 0x1000, Access { write: false, exec: true }).unwrap();
     let mut kernel = sandbox.kernel();
-    let mm = kernel.mms.insert(guest::mm::Mm { root });
-    kernel.tasks.insert(
-        tid,
-        Task {
-            tid,
-            pid: tid,
-            regs: Regs { rip: CODE, rflags: 0x202, ..Regs::default() },
-            xstate: None,
-            state: TaskState::Runnable,
-            syscall: None,
-            resume: None,
-            mm,
-            files: 0,
-            fs: 0,
-            sigmask: 0,
-            saved_sigmask: None,
-            pending: SigQueue::default(),
-            altstack: AltStack::default(),
-            clear_child_tid: 0,
-            robust_list: 0,
-            rseq: Rseq::default(),
-            name: [0; 16],
-            cpu_ns: 0,
-            exiting: false,
-        },
-    );
+    let mm = kernel.mms.insert(guest::mm::Mm::new(root));
+    let mut task = Task::new(tid, tid);
+    task.regs = Regs { rip: CODE, rflags: 0x202, ..Regs::default() };
+    task.mm = mm;
+    kernel.tasks.insert(tid, task);
+    kernel.processes.insert(tid, Process::new(tid, 0));
     kernel.sched.push(tid);
 }
 
