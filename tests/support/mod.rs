@@ -193,7 +193,18 @@ pub fn same(options: &[&str], program: &Path, args: &[&str]) {
     all.extend(options);
     let outcome = guest(&all, program, args, b"");
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    assert_eq!(outcome.text(), expected.text(), "{name} {args:?} {options:?}: stdout; stderr: {}", outcome.stderr);
+    if outcome.stdout != expected.stdout {
+        let (got, want) = (outcome.text(), expected.text());
+        let (mut got, mut want) = (got.lines(), want.lines());
+        let mut line = 1;
+        let differs = loop {
+            match (got.next(), want.next()) {
+                (g, w) if g == w => line += 1,
+                other => break other,
+            }
+        };
+        panic!("{name} {args:?} {options:?}: (guest, host) line {line} {differs:?}; stderr: {}", outcome.stderr);
+    }
     assert_eq!(outcome.status, expected.status, "{name} {args:?} {options:?}: {}", outcome.stderr);
 }
 
