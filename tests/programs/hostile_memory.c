@@ -34,10 +34,10 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 static void *touch_pages(void *arg) {
-    uintptr_t seed = (uintptr_t)arg;
+    volatile uintptr_t seed = (uintptr_t)arg;
     catch_faults();
     while (!stop) {
-        sigsetjmp(back, 1);
+        if (sigsetjmp(back, 1) && stop) break;
         volatile char *p = arena + (seed++ * 2654435761u >> 7) % (PAGES * PAGE);
         if (seed & 1) *p = 1; else (void)*p;
     }
