@@ -1,22 +1,23 @@
 //! Small programs in guest ring 3. These need /dev/kvm.
 
+use super::xstate::{MXCSR, XSTATE_BV};
 use super::*;
-use guest::platform::{Access, Gpa, Platform, Va};
+use guest::platform::{Access, BadXstate, Gpa, Platform, Va, Vcpu};
 
-const CODE: Va = 0x40_0000;
-const DATA: Va = 0x50_0000;
-const CODE_GPA: Gpa = 40 << 20;
-const DATA_GPA: Gpa = 41 << 20;
+pub(super) const CODE: Va = 0x40_0000;
+pub(super) const DATA: Va = 0x50_0000;
+pub(super) const CODE_GPA: Gpa = 40 << 20;
+pub(super) const DATA_GPA: Gpa = 41 << 20;
 
-struct Guest {
-    machine: Arc<Machine>,
-    vcpu: KvmVcpu,
-    root: Root,
-    regs: Regs,
+pub(super) struct Guest {
+    pub machine: Arc<Machine>,
+    pub vcpu: KvmVcpu,
+    pub root: Root,
+    pub regs: Regs,
 }
 
 impl Guest {
-    fn new(code: &[u8]) -> Self {
+    pub fn new(code: &[u8]) -> Self {
         let machine = Machine::new(1 << 30).expect("these tests need a working /dev/kvm");
         let vm = machine.slots.create(&machine.host.kvm).unwrap();
         machine.slots.fill().unwrap();
@@ -30,11 +31,17 @@ impl Guest {
         Guest { machine, vcpu, root, regs }
     }
 
-    fn run(&mut self) -> Exit {
+    pub fn run(&mut self) -> Exit {
         self.vcpu.run(&mut self.regs, self.root).unwrap()
     }
 
-    fn at(&mut self, offset: u64) -> &mut Self {
+    /// Runs from an address, whatever it is.
+    pub fn run_from(&mut self, rip: Va) -> Exit {
+        self.regs.rip = rip;
+        self.run()
+    }
+
+    pub fn at(&mut self, offset: u64) -> &mut Self {
         self.regs.rip = CODE + offset;
         self
     }
