@@ -9,6 +9,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 pub mod arena;
+mod copy;
 mod cpuid;
 pub mod error;
 pub mod floor;

@@ -143,11 +143,11 @@ impl Platform for Machine {
     }
 
     fn load_u32(&self, gpa: Gpa) -> Result<u32, PlatformError> {
-        Ok(self.arena.word(gpa)?.load(Ordering::Acquire))
+        self.arena.load_u32(gpa)
     }
 
     fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<Result<u32, u32>, PlatformError> {
-        Ok(self.arena.word(gpa)?.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire))
+        self.arena.compare_exchange_u32(gpa, old, new)
     }
 
     fn ensure(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {

@@ -221,3 +221,34 @@ fn table_pages_are_used_again_in_other_roles_after_a_full_zap() {
         g.machine.tables.machine_gone().unwrap();
     }
 }
+
+#[test]
+fn a_truncated_file_is_a_fault_of_the_task_that_touches_it() {
+    use std::os::fd::AsFd;
+    // 0: mov rax,[rdi]; syscall   5: mov [rdi],rax; syscall
+    let mut g = Guest::new(b"\x48\x8b\x07\x0f\x05\x48\x89\x07\x0f\x05");
+    let f = std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    f.set_len(0x3000).unwrap();
+    g.machine.attach_file(DATA_GPA, 0x3000, f.as_fd(), 0).unwrap();
+    for page in [0, 0x1000, 0x2000] {
+        g.regs.rdi = DATA + page;
+        assert_eq!(g.at(5).run(), Exit::Syscall, "the file is long enough");
+    }
+    f.set_len(0x1000).unwrap();
+    for page in [0x1000, 0x2000] {
+        for offset in [0, 5] {
+            g.regs.rdi = DATA + page;
+            assert_eq!(g.at(offset).run(), Exit::BadMemory);
+            assert_eq!(g.regs.rip, CODE + offset);
+        }
+        assert!(g.machine.read(DATA_GPA + page, &mut [0; 8]).is_err());
+    }
+    g.regs.rdi = DATA;
+    assert_eq!(g.at(5).run(), Exit::Syscall, "the vCPU goes on");
+    // Code that is gone.
+    g.machine.attach_file(CODE_GPA, 0x1000, f.as_fd(), 0x1000).unwrap();
+    assert_eq!(g.at(0).run(), Exit::BadMemory);
+    g.machine.detach_file(CODE_GPA, 0x1000).unwrap();
+    g.machine.write(CODE_GPA, b"\x0f\x05").unwrap();
+    assert_eq!(g.at(0).run(), Exit::Syscall);
+}
