@@ -38,10 +38,10 @@ pub struct Host {
     pub stats: bool,
     /// The module parameters say that EPT or NPT is in use. False means: assume that KVM shadows guest page tables.
     pub nested_paging: bool,
-    /// Counter frequency, kHz; `None` when the counter is not invariant.
-    pub tsc_khz: Option<u64>,
-    /// `rdtscp` is offered and its ecx is the vCPU's number.
-    pub tsc_aux: bool,
+    /// The time-stamp counter runs at one rate.
+    pub(crate) invariant_tsc: bool,
+    /// `rdtscp` is offered.
+    pub(crate) rdtscp: bool,
     /// vCPUs that KVM allows in one machine.
     pub max_vcpus: usize,
 }
@@ -73,9 +73,10 @@ impl Host {
         if raw_cap(&kvm, CAP_SYNC_REGS) & SYNC_NEEDED != SYNC_NEEDED {
             return Err(Error::MissingCapability("shared registers (KVM_CAP_SYNC_REGS)"));
         }
-        let cpuid = kvm
+        let offered = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("tell which processor features guests may use"))?;
+        let cpuid = crate::cpuid::for_guest(&offered);
         let leaf = |function: u32, index: u32| {
             cpuid.as_slice().iter().find(|e| e.function == function && e.index == index).copied()
         };
@@ -118,9 +119,8 @@ impl Host {
             pre_fault: raw_cap(&kvm, CAP_PRE_FAULT_MEMORY) > 0,
             stats: raw_cap(&kvm, CAP_STATS_FD) > 0,
             nested_paging: nested_paging(),
-            tsc_khz: if invariant_tsc() { tsc_khz(&kvm)? } else { None },
-            // Without hardware virtualisation KVM takes the value and the processor shows the host's all the same.
-            tsc_aux: bit(amd.edx, 27) && nested_paging(),
+            invariant_tsc: invariant_tsc(),
+            rdtscp: bit(amd.edx, 27),
             max_vcpus: kvm.get_max_vcpus(),
             cpuid,
             kvm,
@@ -147,13 +147,6 @@ fn invariant_tsc() -> bool {
     }
     let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     std::fs::read_to_string(clock).is_ok_and(|s| s.trim() == "tsc")
-}
-
-/// The frequency of a fresh virtual processor's counter, which KVM runs unscaled.
-fn tsc_khz(kvm: &Kvm) -> Result<Option<u64>, Error> {
-    let vm = kvm.create_vm().map_err(Error::kvm("create a virtual machine"))?;
-    let vcpu = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
-    Ok(vcpu.get_tsc_khz().ok().map(u64::from).filter(|khz| *khz > 0))
 }
 
 /// Whether KVM is known to use two-dimensional paging.

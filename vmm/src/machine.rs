@@ -9,12 +9,13 @@ use crate::host::Host;
 use crate::layout;
 use crate::memslots::Memslots;
 use crate::pagetable::PageTables;
+use crate::probe::Facts;
 use crate::signal;
 use crate::stub;
 use guest::platform::{Access, Gpa, Ns, Platform, PlatformError, Root, Va};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Where the `out` of a genuine stub exit leaves rip: not seen yet, at the instruction, or after it.
 const RIP_UNKNOWN: u8 = 0;
@@ -34,13 +35,16 @@ pub struct Machine {
     /// Descriptor that ends the first vCPU's sleep, -1 while there is none.
     pub(crate) wake: AtomicI32,
     out_rip: AtomicU8,
-    /// The counter may be used by guest code (probed when the machine was made).
+    /// Guest and host read the same counter.
     tsc_ok: AtomicBool,
+    /// What the probe found; empty only while it runs.
+    facts: OnceLock<Facts>,
     vdso: Vec<u8>,
 }
 
 impl Machine {
-    /// Opens KVM, checks the host, reserves the arena and writes the machine's own pages. Makes no virtual machine.
+    /// Opens KVM, checks the host, reserves the arena, writes the machine's own pages, and tries the stub in a virtual machine that is
+    /// gone when this returns. Children of a fork inherit what was found.
     pub fn new(arena_len: u64) -> Result<Arc<Self>, Error> {
         let host = Host::open()?;
         let arena = Arc::new(Arena::new(arena_len)?);
@@ -52,8 +56,8 @@ impl Machine {
         arena.write(layout::IDT, &stub::idt())?;
         signal::install()?;
         let threads = (0..layout::MAX_VCPUS).map(|_| AtomicI32::new(0)).collect();
-        let tsc_ok = AtomicBool::new(host.tsc_khz.is_some());
-        Ok(Arc::new(Machine {
+        let tsc_ok = AtomicBool::new(host.invariant_tsc);
+        let machine = Arc::new(Machine {
             slots,
             tables,
             arena,
@@ -62,8 +66,11 @@ impl Machine {
             wake: AtomicI32::new(-1),
             out_rip: AtomicU8::new(RIP_UNKNOWN),
             tsc_ok,
+            facts: OnceLock::new(),
             vdso: crate::vdso::image(),
-        }))
+        });
+        let _ = machine.facts.set(crate::probe::run(&machine)?);
+        Ok(machine)
     }
 
     /// What the host offers.
@@ -84,6 +91,16 @@ impl Machine {
     /// Whether a virtual machine exists now.
     pub fn is_live(&self) -> bool {
         self.slots.vm().is_some()
+    }
+
+    /// What the probe of this host found; `None` only while it runs.
+    pub fn facts(&self) -> Option<Facts> {
+        self.facts.get().copied()
+    }
+
+    /// Whether the system-call stub may run at privilege level 3 here.
+    pub(crate) fn stub_at_user_level(&self) -> bool {
+        self.facts().is_none_or(|f| f.syscall_level == 3)
     }
 
     /// Guest code must not use the counter after all.
@@ -126,11 +143,11 @@ impl Platform for Machine {
     }
 
     fn load_u32(&self, gpa: Gpa) -> Result<u32, PlatformError> {
-        Ok(self.arena.word(gpa)?.load(Ordering::Acquire))
+        self.arena.load_u32(gpa)
     }
 
     fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<Result<u32, u32>, PlatformError> {
-        Ok(self.arena.word(gpa)?.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire))
+        self.arena.compare_exchange_u32(gpa, old, new)
     }
 
     fn ensure(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {
@@ -193,11 +210,11 @@ impl Platform for Machine {
     }
 
     fn tsc_khz(&self) -> Option<u64> {
-        self.host.tsc_khz.filter(|_| self.tsc_ok.load(Ordering::Relaxed))
+        self.facts()?.tsc_khz.filter(|_| self.tsc_ok.load(Ordering::Relaxed))
     }
 
     fn tsc_aux_is_vcpu(&self) -> bool {
-        self.host.tsc_aux
+        self.facts().is_some_and(|f| f.tsc_aux)
     }
 
     fn entropy(&self, buf: &mut [u8]) {

@@ -1,22 +1,23 @@
 //! Small programs in guest ring 3. These need /dev/kvm.
 
+use super::xstate::{MXCSR, XSTATE_BV};
 use super::*;
-use guest::platform::{Access, Gpa, Platform, Va};
+use guest::platform::{Access, BadXstate, Gpa, Platform, Va, Vcpu};
 
-const CODE: Va = 0x40_0000;
-const DATA: Va = 0x50_0000;
-const CODE_GPA: Gpa = 40 << 20;
-const DATA_GPA: Gpa = 41 << 20;
+pub(super) const CODE: Va = 0x40_0000;
+pub(super) const DATA: Va = 0x50_0000;
+pub(super) const CODE_GPA: Gpa = 40 << 20;
+pub(super) const DATA_GPA: Gpa = 41 << 20;
 
-struct Guest {
-    machine: Arc<Machine>,
-    vcpu: KvmVcpu,
-    root: Root,
-    regs: Regs,
+pub(super) struct Guest {
+    pub machine: Arc<Machine>,
+    pub vcpu: KvmVcpu,
+    pub root: Root,
+    pub regs: Regs,
 }
 
 impl Guest {
-    fn new(code: &[u8]) -> Self {
+    pub fn new(code: &[u8]) -> Self {
         let machine = Machine::new(1 << 30).expect("these tests need a working /dev/kvm");
         let vm = machine.slots.create(&machine.host.kvm).unwrap();
         machine.slots.fill().unwrap();
@@ -30,11 +31,17 @@ impl Guest {
         Guest { machine, vcpu, root, regs }
     }
 
-    fn run(&mut self) -> Exit {
+    pub fn run(&mut self) -> Exit {
         self.vcpu.run(&mut self.regs, self.root).unwrap()
     }
 
-    fn at(&mut self, offset: u64) -> &mut Self {
+    /// Runs from an address, whatever it is.
+    pub fn run_from(&mut self, rip: Va) -> Exit {
+        self.regs.rip = rip;
+        self.run()
+    }
+
+    pub fn at(&mut self, offset: u64) -> &mut Self {
         self.regs.rip = CODE + offset;
         self
     }
@@ -213,4 +220,35 @@ fn table_pages_are_used_again_in_other_roles_after_a_full_zap() {
         assert!(g.machine.slots.live());
         g.machine.tables.machine_gone().unwrap();
     }
+}
+
+#[test]
+fn a_truncated_file_is_a_fault_of_the_task_that_touches_it() {
+    use std::os::fd::AsFd;
+    // 0: mov rax,[rdi]; syscall   5: mov [rdi],rax; syscall
+    let mut g = Guest::new(b"\x48\x8b\x07\x0f\x05\x48\x89\x07\x0f\x05");
+    let f = std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    f.set_len(0x3000).unwrap();
+    g.machine.attach_file(DATA_GPA, 0x3000, f.as_fd(), 0).unwrap();
+    for page in [0, 0x1000, 0x2000] {
+        g.regs.rdi = DATA + page;
+        assert_eq!(g.at(5).run(), Exit::Syscall, "the file is long enough");
+    }
+    f.set_len(0x1000).unwrap();
+    for page in [0x1000, 0x2000] {
+        for offset in [0, 5] {
+            g.regs.rdi = DATA + page;
+            assert_eq!(g.at(offset).run(), Exit::BadMemory);
+            assert_eq!(g.regs.rip, CODE + offset);
+        }
+        assert!(g.machine.read(DATA_GPA + page, &mut [0; 8]).is_err());
+    }
+    g.regs.rdi = DATA;
+    assert_eq!(g.at(5).run(), Exit::Syscall, "the vCPU goes on");
+    // Code that is gone.
+    g.machine.attach_file(CODE_GPA, 0x1000, f.as_fd(), 0x1000).unwrap();
+    assert_eq!(g.at(0).run(), Exit::BadMemory);
+    g.machine.detach_file(CODE_GPA, 0x1000).unwrap();
+    g.machine.write(CODE_GPA, b"\x0f\x05").unwrap();
+    assert_eq!(g.at(0).run(), Exit::Syscall);
 }
