@@ -81,9 +81,27 @@ fn boot(root: &std::path::Path) -> Machine {
 }
 
 const STRINGS: &[&[u8]] = &[
-    b"/bin/tiny\0", b"/\0", b".\0", b"..\0", b"/tmp/a\0", b"/tmp/b\0", b"a\0", b"/proc/self/maps\0", b"/proc/self/fd/0\0", b"/dev/null\0",
-    b"/dev/urandom\0", b"/proc/self/status\0", b"/tmp\0", b"/link\0", b"/loop\0", b"/dir/file\0", b"\0", b"/sys/devices/system/cpu/online\0",
-    b"/proc/self/exe\0", b"/dev/shm/x\0", b"/dir/../../../etc/passwd\0",
+    b"/bin/tiny\0",
+    b"/\0",
+    b".\0",
+    b"..\0",
+    b"/tmp/a\0",
+    b"/tmp/b\0",
+    b"a\0",
+    b"/proc/self/maps\0",
+    b"/proc/self/fd/0\0",
+    b"/dev/null\0",
+    b"/dev/urandom\0",
+    b"/proc/self/status\0",
+    b"/tmp\0",
+    b"/link\0",
+    b"/loop\0",
+    b"/dir/file\0",
+    b"\0",
+    b"/sys/devices/system/cpu/online\0",
+    b"/proc/self/exe\0",
+    b"/dev/shm/x\0",
+    b"/dir/../../../etc/passwd\0",
 ];
 
 /// Fills a page that the program has mapped with things that system calls point at.
@@ -103,9 +121,41 @@ fn season(machine: &mut Machine, tid: Tid, random: &mut Random) {
 
 fn argument(random: &mut Random) -> u64 {
     const EDGES: &[u64] = &[
-        0, 1, 2, 3, 4, 7, 8, 16, 24, 32, 64, 128, 4095, 4096, 4097, 65536, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x1_0000_0000,
-        u64::MAX, u64::MAX - 1, u64::MAX - 99, u64::MAX - 4095, i64::MAX as u64, 1 << 63, TASK_SIZE, TASK_SIZE - 1, TASK_SIZE - 4096,
-        0x7fff_ffff_f000, 0xffff_8000_0000_0000, 1 << 47, 1 << 46, 1 << 30, 0x10_0000,
+        0,
+        1,
+        2,
+        3,
+        4,
+        7,
+        8,
+        16,
+        24,
+        32,
+        64,
+        128,
+        4095,
+        4096,
+        4097,
+        65536,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        u64::MAX,
+        u64::MAX - 1,
+        u64::MAX - 99,
+        u64::MAX - 4095,
+        i64::MAX as u64,
+        1 << 63,
+        TASK_SIZE,
+        TASK_SIZE - 1,
+        TASK_SIZE - 4096,
+        0x7fff_ffff_f000,
+        0xffff_8000_0000_0000,
+        1 << 47,
+        1 << 46,
+        1 << 30,
+        0x10_0000,
     ];
     match random.below(10) {
         0..=2 => random.of(EDGES),
@@ -154,7 +204,12 @@ fn arbitrary_system_calls_never_panic_the_kernel() {
                     season(&mut machine, tid, &mut random);
                     let number = if random.below(20) == 0 { random.below(600) } else { random.of(&numbers) };
                     // exit and exit_group end the run soon enough by other ways.
-                    let number = if matches!(number, 15 | 60 | 62 | 200 | 231 | 234) && random.below(100) != 0 { 39 } else { number };
+                    let number = if matches!(number, 15 | 60 | 62 | 200 | 231 | 234) && random.below(100) != 0
+                    {
+                        39
+                    } else {
+                        number
+                    };
                     let exit = match random.below(2000) {
                         0 => Exit::Exception {
                             vector: random.below(32) as u8,
@@ -170,7 +225,8 @@ fn arbitrary_system_calls_never_panic_the_kernel() {
                     if let Some(task) = machine.kernel.task_mut(tid) {
                         let r = &mut task.regs;
                         r.rax = number;
-                        (r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9) = (args[0], args[1], args[2], args[3], args[4], args[5]);
+                        (r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9) =
+                            (args[0], args[1], args[2], args[3], args[4], args[5]);
                         if random.below(4) == 0 {
                             r.rsp = argument(&mut random);
                         }

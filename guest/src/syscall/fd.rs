@@ -352,7 +352,7 @@ fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
 
 fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
-    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. }) {
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
         return Err(Errno::ESPIPE);
     }
     if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
@@ -418,7 +418,17 @@ fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> SysResult {
                 }
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
+                FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
+            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
+            let n = match f.kind {
+                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
+                _ => 0,
             };
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)

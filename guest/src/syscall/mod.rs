@@ -17,6 +17,7 @@ pub mod file;
 pub mod futex;
 pub mod info;
 pub mod memory;
+pub mod net;
 pub mod poll;
 pub mod process;
 pub mod signal;
@@ -120,6 +121,7 @@ const FAMILIES: &[&[Entry]] = &[
     futex::TABLE,
     info::TABLE,
     memory::TABLE,
+    net::TABLE,
     poll::TABLE,
     process::TABLE,
     signal::TABLE,

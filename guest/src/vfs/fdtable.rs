@@ -113,6 +113,7 @@ impl Kernel {
             FileKind::HostStream(id) => {
                 self.objects.streams.remove(id);
             }
+            FileKind::Socket(id) => self.socket_close(id),
             FileKind::Work => {}
         }
     }

@@ -34,10 +34,12 @@ pub struct Files {
     pub eventfds: Store<EventFd>,
     /// The host's stdin, stdout, stderr.
     pub streams: Store<HostStream>,
+    /// Sockets.
+    pub net: crate::net::Net,
 }
 
 /// The part of `iovecs` from byte `skip` on, at most `max` bytes of it.
-fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
+pub(crate) fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
     let mut out = Vec::new();
     for (base, len) in iovecs {
         let cut = skip.min(*len);
@@ -80,6 +82,7 @@ impl Kernel {
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
+            Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
     }
@@ -108,7 +111,7 @@ impl Kernel {
                 *to = self.objects.eventfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) => Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) => Err(Errno::EINVAL),
             FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
             FileKind::Work => self.work.peek(buf),
         }
@@ -151,7 +154,7 @@ impl Kernel {
                 e.add(u64::from_le_bytes(*value))?;
                 (8, e.object)
             }
-            FileKind::Epoll(_) => return Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) => return Err(Errno::EINVAL),
             FileKind::HostStream(id) => {
                 return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
             }
@@ -162,7 +165,7 @@ impl Kernel {
     }
 
     /// Copies to user memory; how many bytes went before a fault.
-    fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
+    pub(crate) fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
         let mut done = 0;
         for (base, len) in to {
             let (mut va, mut left) = (*base, us(*len).min(data.len()));
@@ -179,7 +182,7 @@ impl Kernel {
     }
 
     /// Copies from user memory what lies before a fault.
-    fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
+    pub(crate) fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
         let mut all = Vec::new();
         for (base, len) in from {
             let (mut va, mut left) = (*base, us(*len));
@@ -212,6 +215,9 @@ impl Kernel {
         let f = self.open_file(file)?;
         if f.flags & 3 == 1 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
+        }
+        if let FileKind::Socket(_) = f.kind {
+            return self.socket_read(tid, file, iovecs);
         }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut pos = offset.unwrap_or(f.pos);
@@ -264,6 +270,10 @@ impl Kernel {
         let f = self.open_file(file)?;
         if f.flags & 3 == 0 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
+        }
+        if let FileKind::Socket(_) = f.kind {
+            let m = crate::net::transfer::Outgoing { iovecs: iovecs.to_vec(), ..Default::default() };
+            return Ok(self.socket_send(tid, file, &m)?.into());
         }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let resumed =
@@ -332,7 +342,8 @@ impl Kernel {
         most.checked_sub(pos).filter(|n| *n > 0).ok_or(Errno::EFBIG)
     }
 
-    fn sigpipe(&mut self, tid: Tid) {
+    /// Tells a task that nobody reads what it writes.
+    pub(crate) fn sigpipe(&mut self, tid: Tid) {
         let pid = self.task(tid).map_or(0, |t| t.pid);
         let uid = self.process_of(tid).map_or(0, |p| p.creds.uid);
         let fields = [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0];
@@ -347,6 +358,7 @@ impl Kernel {
             FileKind::Pipe { pipe, .. } => Ok(Stat { mode: 0o10600, ino: pipe, ..anon }),
             FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
+            FileKind::Socket(id) => Ok(Stat { mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
         }
     }

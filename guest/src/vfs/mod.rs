@@ -8,21 +8,21 @@ use std::os::fd::OwnedFd;
 pub type InodeId = u64;
 
 mod data;
+pub mod device;
+pub mod eventfd;
+pub mod fdtable;
 pub mod file;
 pub mod inode;
 mod lower;
 pub mod ops;
 mod pages;
 pub mod path;
+pub mod pipe;
 mod proc_task;
+pub mod stream;
 pub mod synth;
 #[cfg(test)]
 mod tests;
-pub mod device;
-pub mod eventfd;
-pub mod fdtable;
-pub mod pipe;
-pub mod stream;
 pub mod tree;
 pub mod work;
 
@@ -71,6 +71,8 @@ pub enum FileKind {
     Epoll(u64),
     /// A host descriptor: the sandbox's stdin, stdout, stderr (a key of `Files::streams`).
     HostStream(u64),
+    /// A socket (a key of `Net::sockets`).
+    Socket(u64),
     /// The work channel.
     Work,
 }
