@@ -334,6 +334,25 @@ impl Kernel {
         }
     }
 
+    /// Sends bytes of kernel memory on a stream, as many as there is room for. EAGAIN, EINVAL and as send(2).
+    pub fn socket_push(&mut self, tid: Tid, file: u64, data: &[u8]) -> Result<usize, Errno> {
+        let id = self.socket_of(file)?;
+        if self.objects.net.get(id)?.style != Style::Stream {
+            return Err(Errno::EINVAL);
+        }
+        self.stream_fault(id, &Outgoing::default())?;
+        let s = self.objects.net.get(id)?;
+        let peer = s.peer.ok_or(Errno::EPIPE)?;
+        let n = self.socket_send_room(s).min(data.len());
+        if n == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        self.objects.net.admit(n, 0)?;
+        let part = data.get(..n).unwrap_or_default().to_vec();
+        self.deliver_message(tid, id, peer, part, Vec::new(), None);
+        Ok(n)
+    }
+
     /// Puts a message into a socket's queue and wakes who waits for it.
     fn deliver_message(
         &mut self,

@@ -120,6 +120,10 @@ impl Kernel {
                 }
             }
             FileKind::HostStream(id) => self.objects.streams.get(*id).map_or(POLLERR, |s| s.poll()),
+            FileKind::TimerFd(id) => {
+                self.objects.timerfds.get(*id).map_or(POLLERR, |t| if t.ticks > 0 { POLLIN } else { 0 })
+            }
+            FileKind::SignalFd(id) => self.signalfd_poll(*id),
             FileKind::Socket(id) => self.socket_poll(*id),
             FileKind::Work if self.work.inbox.is_empty() => POLLOUT | POLLWRNORM,
             FileKind::Work => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
@@ -140,6 +144,12 @@ impl Kernel {
                 let Some(s) = self.objects.streams.get(*id) else { return Vec::new() };
                 let input = (events & INPUT != 0).then_some(s.object_in);
                 input.into_iter().chain((events & OUTPUT != 0).then_some(s.object_out)).collect()
+            }
+            Some(FileKind::TimerFd(id)) => {
+                self.objects.timerfds.get(*id).map(|t| t.object).into_iter().collect()
+            }
+            Some(FileKind::SignalFd(id)) => {
+                self.objects.signalfds.get(*id).map(|s| s.object).into_iter().collect()
             }
             Some(FileKind::Socket(id)) => {
                 self.objects.net.sockets.get(*id).map(|s| s.object).into_iter().collect()

@@ -12,10 +12,13 @@ use crate::task::{Call, Tid};
 use crate::wait::{Outcome, SysResult};
 use std::sync::OnceLock;
 
+pub mod copy;
+pub mod event;
 pub mod fd;
 pub mod file;
 pub mod futex;
 pub mod info;
+pub mod lock;
 pub mod memory;
 pub mod net;
 pub mod poll;
@@ -116,6 +119,8 @@ impl std::fmt::Debug for Entry {
 }
 
 const FAMILIES: &[&[Entry]] = &[
+    copy::TABLE,
+    event::TABLE,
     fd::TABLE,
     file::TABLE,
     futex::TABLE,

@@ -34,6 +34,12 @@ pub struct Files {
     pub eventfds: Store<EventFd>,
     /// The host's stdin, stdout, stderr.
     pub streams: Store<HostStream>,
+    /// Timers.
+    pub timerfds: Store<super::timerfd::TimerFd>,
+    /// Sets of signals.
+    pub signalfds: Store<super::signalfd::SignalFd>,
+    /// Advisory locks.
+    pub locks: super::lock::Locks,
     /// Sockets.
     pub net: crate::net::Net,
 }
@@ -82,6 +88,8 @@ impl Kernel {
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
+            Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
+            Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
             Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
@@ -111,7 +119,12 @@ impl Kernel {
                 *to = self.objects.eventfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) | FileKind::Socket(_) => Err(Errno::EINVAL),
+            FileKind::TimerFd(id) => {
+                let to = buf.first_chunk_mut::<8>().ok_or(Errno::EINVAL)?;
+                *to = self.objects.timerfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
+                Ok(8)
+            }
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) => Err(Errno::EINVAL),
             FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
             FileKind::Work => self.work.peek(buf),
         }
@@ -128,6 +141,12 @@ impl Kernel {
                 e.consume();
                 e.object
             }),
+            FileKind::TimerFd(id) => {
+                if let Some(t) = self.objects.timerfds.get_mut(*id) {
+                    t.ticks = 0;
+                }
+                None
+            }
             FileKind::Work => {
                 self.work.inbox.drain(..n.min(self.work.inbox.len()));
                 None
@@ -154,7 +173,9 @@ impl Kernel {
                 e.add(u64::from_le_bytes(*value))?;
                 (8, e.object)
             }
-            FileKind::Epoll(_) | FileKind::Socket(_) => return Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                return Err(Errno::EINVAL);
+            }
             FileKind::HostStream(id) => {
                 return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
             }
@@ -219,6 +240,9 @@ impl Kernel {
         if let FileKind::Socket(_) = f.kind {
             return self.socket_read(tid, file, iovecs);
         }
+        if let FileKind::SignalFd(id) = f.kind {
+            return self.signalfd_read(tid, &f, id, iovecs);
+        }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut pos = offset.unwrap_or(f.pos);
         let mut done = 0u64;
@@ -248,7 +272,8 @@ impl Kernel {
             self.file_consume(&f, moved);
             done += u64_of(moved);
             pos = pos.saturating_add(u64_of(moved));
-            let once = matches!(f.kind, FileKind::EventFd(_) | FileKind::HostStream(_));
+            let once =
+                matches!(f.kind, FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::HostStream(_));
             if moved < us(want) || done >= total || once {
                 break;
             }
@@ -356,7 +381,9 @@ impl Kernel {
         match self.open_file(file)?.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { mode: 0o10600, ino: pipe, ..anon }),
-            FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
+            FileKind::EventFd(_) | FileKind::Epoll(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                Ok(anon)
+            }
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
             FileKind::Socket(id) => Ok(Stat { mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
