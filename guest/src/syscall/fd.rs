@@ -30,8 +30,14 @@ pub const TABLE: &[Entry] = &[
     Entry::full(22, "pipe", &[Arg::Ptr], pipe),
     Entry::full(32, "dup", &[Arg::Fd], dup),
     Entry::full(33, "dup2", &[Arg::Fd, Arg::Fd], dup2),
-    Entry::partial(72, "fcntl", &[Arg::Fd, Arg::Int, Arg::Hex], "locks are always granted", fcntl),
-    Entry::partial(73, "flock", &[Arg::Fd, Arg::Hex], "always granted", flock),
+    Entry::partial(
+        72,
+        "fcntl",
+        &[Arg::Fd, Arg::Int, Arg::Hex],
+        "deadlocks of locks are not found; leases and F_SETOWN signals fail or do nothing",
+        fcntl,
+    ),
+    Entry::full(73, "flock", &[Arg::Fd, Arg::Hex], super::lock::flock),
     Entry::full(74, "fsync", &[Arg::Fd], fsync),
     Entry::full(75, "fdatasync", &[Arg::Fd], fsync),
     Entry::full(77, "ftruncate", &[Arg::Fd, Arg::Uint], ftruncate),
@@ -312,18 +318,18 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
             set_flags(c, entry.file, may, low32(arg) & may)
         }
-        5 | 36 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 2)?;
-            if !matches!(kind.as_slice(), [0..=2, 0]) {
-                return Err(Errno::EINVAL);
+        5..=7 | 36..=38 => super::lock::fcntl(c, entry.file, cmd, arg),
+        1033 => {
+            if f.flags & 3 == 0 {
+                return Err(Errno::EPERM);
             }
-            // Nobody holds a conflicting lock: F_UNLCK.
-            c.k.copy_out(c.tid, arg, &[2, 0])?;
+            let inode = inode(c, fd)?;
+            c.k.add_seals(inode, low32(arg))?;
             ret(0)
         }
-        6 | 7 | 37 | 38 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 32)?;
-            if matches!(kind.as_slice(), [0..=2, 0, ..]) { ret(0) } else { Err(Errno::EINVAL) }
+        1034 => {
+            let inode = inode(c, fd)?;
+            ret(u64::from(c.k.seals(inode)?))
         }
         8 | 9 => ret(0),
         1031 | 1032 => {
@@ -340,11 +346,6 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
     }
 }
 
-fn flock(c: &mut Context<'_>, &[fd, op, ..]: &[u64; 6]) -> SysResult {
-    open(c, fd)?;
-    if matches!(low32(op) & !4, 1 | 2 | 8) { ret(0) } else { Err(Errno::EINVAL) }
-}
-
 fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
     inode(c, fd)?;
     ret(0)
@@ -352,7 +353,7 @@ fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
 
 fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
-    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. }) {
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
         return Err(Errno::ESPIPE);
     }
     if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
@@ -418,7 +419,17 @@ fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> SysResult {
                 }
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
+                FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
+            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
+            let n = match f.kind {
+                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
+                _ => 0,
             };
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)

@@ -12,11 +12,15 @@ use crate::task::{Call, Tid};
 use crate::wait::{Outcome, SysResult};
 use std::sync::OnceLock;
 
+pub mod copy;
+pub mod event;
 pub mod fd;
 pub mod file;
 pub mod futex;
 pub mod info;
+pub mod lock;
 pub mod memory;
+pub mod net;
 pub mod poll;
 pub mod process;
 pub mod signal;
@@ -115,11 +119,14 @@ impl std::fmt::Debug for Entry {
 }
 
 const FAMILIES: &[&[Entry]] = &[
+    copy::TABLE,
+    event::TABLE,
     fd::TABLE,
     file::TABLE,
     futex::TABLE,
     info::TABLE,
     memory::TABLE,
+    net::TABLE,
     poll::TABLE,
     process::TABLE,
     signal::TABLE,

@@ -102,6 +102,7 @@ impl Kernel {
 
     fn process_ended(&mut self, pid: u32, status: ExitStatus) {
         self.drop_process_timers(pid);
+        self.lock_process_ended(pid);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.zombie = Some(status);
         process.pending.queue.clear();

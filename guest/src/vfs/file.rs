@@ -34,10 +34,18 @@ pub struct Files {
     pub eventfds: Store<EventFd>,
     /// The host's stdin, stdout, stderr.
     pub streams: Store<HostStream>,
+    /// Timers.
+    pub timerfds: Store<super::timerfd::TimerFd>,
+    /// Sets of signals.
+    pub signalfds: Store<super::signalfd::SignalFd>,
+    /// Advisory locks.
+    pub locks: super::lock::Locks,
+    /// Sockets.
+    pub net: crate::net::Net,
 }
 
 /// The part of `iovecs` from byte `skip` on, at most `max` bytes of it.
-fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
+pub(crate) fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
     let mut out = Vec::new();
     for (base, len) in iovecs {
         let cut = skip.min(*len);
@@ -80,6 +88,9 @@ impl Kernel {
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
+            Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
+            Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
+            Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
     }
@@ -108,7 +119,12 @@ impl Kernel {
                 *to = self.objects.eventfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) => Err(Errno::EINVAL),
+            FileKind::TimerFd(id) => {
+                let to = buf.first_chunk_mut::<8>().ok_or(Errno::EINVAL)?;
+                *to = self.objects.timerfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
+                Ok(8)
+            }
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) => Err(Errno::EINVAL),
             FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
             FileKind::Work => self.work.peek(buf),
         }
@@ -125,6 +141,12 @@ impl Kernel {
                 e.consume();
                 e.object
             }),
+            FileKind::TimerFd(id) => {
+                if let Some(t) = self.objects.timerfds.get_mut(*id) {
+                    t.ticks = 0;
+                }
+                None
+            }
             FileKind::Work => {
                 self.work.inbox.drain(..n.min(self.work.inbox.len()));
                 None
@@ -151,7 +173,9 @@ impl Kernel {
                 e.add(u64::from_le_bytes(*value))?;
                 (8, e.object)
             }
-            FileKind::Epoll(_) => return Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                return Err(Errno::EINVAL);
+            }
             FileKind::HostStream(id) => {
                 return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
             }
@@ -162,7 +186,7 @@ impl Kernel {
     }
 
     /// Copies to user memory; how many bytes went before a fault.
-    fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
+    pub(crate) fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
         let mut done = 0;
         for (base, len) in to {
             let (mut va, mut left) = (*base, us(*len).min(data.len()));
@@ -179,7 +203,7 @@ impl Kernel {
     }
 
     /// Copies from user memory what lies before a fault.
-    fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
+    pub(crate) fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
         let mut all = Vec::new();
         for (base, len) in from {
             let (mut va, mut left) = (*base, us(*len));
@@ -213,6 +237,12 @@ impl Kernel {
         if f.flags & 3 == 1 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
         }
+        if let FileKind::Socket(_) = f.kind {
+            return self.socket_read(tid, file, iovecs);
+        }
+        if let FileKind::SignalFd(id) = f.kind {
+            return self.signalfd_read(tid, &f, id, iovecs);
+        }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut pos = offset.unwrap_or(f.pos);
         let mut done = 0u64;
@@ -242,7 +272,8 @@ impl Kernel {
             self.file_consume(&f, moved);
             done += u64_of(moved);
             pos = pos.saturating_add(u64_of(moved));
-            let once = matches!(f.kind, FileKind::EventFd(_) | FileKind::HostStream(_));
+            let once =
+                matches!(f.kind, FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::HostStream(_));
             if moved < us(want) || done >= total || once {
                 break;
             }
@@ -264,6 +295,10 @@ impl Kernel {
         let f = self.open_file(file)?;
         if f.flags & 3 == 0 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
+        }
+        if let FileKind::Socket(_) = f.kind {
+            let m = crate::net::transfer::Outgoing { iovecs: iovecs.to_vec(), ..Default::default() };
+            return Ok(self.socket_send(tid, file, &m)?.into());
         }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let resumed =
@@ -332,7 +367,8 @@ impl Kernel {
         most.checked_sub(pos).filter(|n| *n > 0).ok_or(Errno::EFBIG)
     }
 
-    fn sigpipe(&mut self, tid: Tid) {
+    /// Tells a task that nobody reads what it writes.
+    pub(crate) fn sigpipe(&mut self, tid: Tid) {
         let pid = self.task(tid).map_or(0, |t| t.pid);
         let uid = self.process_of(tid).map_or(0, |p| p.creds.uid);
         let fields = [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0];
@@ -345,8 +381,11 @@ impl Kernel {
         match self.open_file(file)?.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
-            FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
+            FileKind::EventFd(_) | FileKind::Epoll(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                Ok(anon)
+            }
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
+            FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
         }
     }
