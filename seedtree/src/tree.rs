@@ -44,6 +44,9 @@ pub enum TreeError {
     /// The event is not JSON.
     #[error("the event is not JSON")]
     EventNotJson(#[source] serde_json::Error),
+    /// The event is not text: JSON is UTF-8 (RFC 8259, section 8.1).
+    #[error("the event is not JSON: it is not UTF-8")]
+    EventNotText(#[source] std::str::Utf8Error),
     /// The answer is too long.
     #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
     AnswerTooLong(usize),
@@ -231,7 +234,9 @@ impl Tree {
         if event.len() > MAX_PAYLOAD {
             return Err(TreeError::EventTooLong(event.len()));
         }
-        serde_json::from_slice::<serde::de::IgnoredAny>(event).map_err(TreeError::EventNotJson)?;
+        // What is skipped is not checked to be UTF-8 by the parser.
+        let text = std::str::from_utf8(event).map_err(TreeError::EventNotText)?;
+        serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(TreeError::EventNotJson)?;
         Ok(())
     }
 

@@ -244,13 +244,12 @@ impl Driver<'_> {
                     }
                     kernel.save_fpu(&mut live.vcpu);
                     let others = live.crew.running(&shared);
-                    if others == 0 && poll.is_empty() && deadline.is_none() {
-                        if awaits_work && self.options.stop_when_quiescent {
-                            return Ok(Stop::Quiescent);
-                        }
-                        if !awaits_work {
-                            return Ok(Stop::Stuck);
-                        }
+                    // Threads that sleep until a time, and timers, go on in the children: a seed does not wait for them.
+                    if others == 0 && awaits_work && self.options.stop_when_quiescent {
+                        return Ok(Stop::Quiescent);
+                    }
+                    if others == 0 && poll.is_empty() && deadline.is_none() && !awaits_work {
+                        return Ok(Stop::Stuck);
                     }
                     drop(kernel);
                     if let Some(stop) = self.sleep(live, deadline, &poll)? {
