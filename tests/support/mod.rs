@@ -144,7 +144,13 @@ pub const ENVIRONMENT: &[(&str, &str)] =
 /// Runs a program on the host itself, without the randomised addresses that would make two runs differ.
 pub fn native(program: &Path, args: &[&str], dir: &Path, input: &[u8]) -> Outcome {
     let mut command = Command::new("setarch");
-    command.args(["-R", "--"]).arg(program).args(args).current_dir(dir).env_clear().envs(ENVIRONMENT.iter().copied());
+    command
+        .args(["-R", "--"])
+        .arg(program)
+        .args(args)
+        .current_dir(dir)
+        .env_clear()
+        .envs(ENVIRONMENT.iter().copied());
     let outcome = finish(&mut command, input, LIMIT);
     assert!(!outcome.timed_out, "{program:?} {args:?} hangs on the host itself");
     outcome
@@ -169,7 +175,12 @@ pub fn guest(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> O
 pub fn survived(outcome: &Outcome, what: &str) {
     assert!(!outcome.timed_out, "{what}: hangs; stderr: {}", outcome.stderr);
     assert!(!outcome.stderr.contains("panicked"), "{what}: {}", outcome.stderr);
-    assert!(!outcome.by_signal, "{what}: coppice died of signal {}: {}", outcome.status - 128, outcome.stderr);
+    assert!(
+        !outcome.by_signal,
+        "{what}: coppice died of signal {}: {}",
+        outcome.status - 128,
+        outcome.stderr
+    );
     assert_ne!(outcome.status, 125, "{what}: {}", outcome.stderr);
 }
 
@@ -182,7 +193,12 @@ pub fn same(options: &[&str], program: &Path, args: &[&str]) {
     all.extend(options);
     let outcome = guest(&all, program, args, b"");
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    assert_eq!(outcome.text(), expected.text(), "{name} {args:?} {options:?}: stdout; stderr: {}", outcome.stderr);
+    assert_eq!(
+        outcome.text(),
+        expected.text(),
+        "{name} {args:?} {options:?}: stdout; stderr: {}",
+        outcome.stderr
+    );
     assert_eq!(outcome.status, expected.status, "{name} {args:?} {options:?}: {}", outcome.stderr);
 }
 
