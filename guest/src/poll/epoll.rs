@@ -99,10 +99,11 @@ impl Kernel {
         let exclusive = |events: u32| events & EPOLLEXCLUSIVE != 0;
         match op {
             Ctl::Mod(events, _) if exclusive(events) => return Err(Errno::EINVAL),
-            Ctl::Add(events, _) if exclusive(events) => {
-                if events & !WITH_EXCLUSIVE != 0 || matches!(kind, FileKind::Epoll(_)) {
-                    return Err(Errno::EINVAL);
-                }
+            Ctl::Add(events, _)
+                if exclusive(events)
+                    && (events & !WITH_EXCLUSIVE != 0 || matches!(kind, FileKind::Epoll(_))) =>
+            {
+                return Err(Errno::EINVAL);
             }
             Ctl::Mod(..) if old.is_some_and(exclusive) => return Err(Errno::EINVAL),
             _ => {}

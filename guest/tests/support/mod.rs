@@ -2,7 +2,7 @@
 //! their registers and look at the results in guest memory.
 
 // Each test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::panic)]
 
 use guest::exec::Spawn;
 use guest::kernel::{Kernel, Limits, Next};
