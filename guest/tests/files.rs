@@ -209,6 +209,24 @@ fn a_timerfd_counts_expiries_and_wakes_a_reader() {
 }
 
 #[test]
+fn a_pause_before_a_fork_of_the_sandbox_moves_relative_timers_only() {
+    let mut m = Machine::boot();
+    let (a, b) = (m.ok(283, &[1, 0o4000]), m.ok(283, &[1, 0o4000]));
+    let now = m.alloc(16);
+    m.ok(228, &[1, now]);
+    let at = m.u64(now) * 1_000_000_000 + m.u64(now + 8) + 1_000_000_000;
+    timer(&mut m, a, 0, 0, 1_000_000_000);
+    timer(&mut m, b, 1, 0, at);
+    m.kernel.timers_after_fork(5_000_000_000);
+    m.advance(2_000_000_000);
+    let va = m.alloc(8);
+    assert_eq!(m.call(READ, &[a, va, 8]), err(Errno::EAGAIN));
+    assert_eq!(m.call(READ, &[b, va, 8]), 8);
+    m.advance(4_100_000_000);
+    assert_eq!(m.call(READ, &[a, va, 8]), 8);
+}
+
+#[test]
 fn a_signalfd_gives_blocked_signals_and_polls_ready() {
     let mut m = Machine::boot();
     let mask = m.words(&[1 << 9]); // SIGUSR1
@@ -242,6 +260,8 @@ fn a_memfd_obeys_its_seals() {
     m.ok(LSEEK, &[fd, 0, 0]);
     assert_eq!(write(&mut m, fd, b"x"), err(Errno::EPERM));
     assert_eq!(m.call(FCNTL, &[fd, 1033, 16]), err(Errno::EPERM));
+    assert_eq!(m.call(9, &[0, 4096, 3, 1, fd, 0]), err(Errno::EPERM));
+    m.ok(9, &[0, 4096, 1, 1, fd, 0]);
 }
 
 #[test]

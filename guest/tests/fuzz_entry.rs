@@ -364,6 +364,7 @@ fn arbitrary_system_calls_never_panic_the_kernel() {
             let took = started.elapsed();
             assert!(took < Duration::from_secs(5), "{what:x?} took {took:?}");
         }
+        assert!(machine.kernel.objects.net.is_consistent());
         most_fds = most_fds.max(machine.kernel.files.len());
         most_sockets = most_sockets.max(machine.kernel.objects.net.sockets.len());
     }
