@@ -389,7 +389,13 @@ impl Kernel {
 
     /// The oldest message that the guest wrote to the work channel.
     pub fn take_answer(&mut self) -> Option<Vec<u8>> {
-        self.work.outbox.pop_front()
+        let answer = self.work.outbox.pop_front();
+        if answer.is_some() {
+            // A writer may go on.
+            let object = self.work.object;
+            self.wake(WaitKey::Object(object));
+        }
+        answer
     }
 
     /// Tells the kernel that a host descriptor it asked to poll is ready.
