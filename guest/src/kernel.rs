@@ -502,6 +502,8 @@ impl Kernel {
             task.aux.rseq_event |= !matches!(exit, Exit::Syscall);
         }
         match exit {
+            // A thread that is to die does nothing any more: its exit_group or execve would be the whole process's.
+            _ if self.task(tid).is_some_and(|t| t.exiting) => {}
             Exit::Syscall => {
                 self.enter_syscall(tid);
                 self.run_syscall(vcpu, tid);
