@@ -10,11 +10,32 @@ use support::{Failures, Link, fresh_dir, guest, native_randomised, program, two_
 
 /// Values for a pointer argument.
 const POINTERS: &[&str] = &[
-    "0", "1", "0x7fffffffefff", "0x7fff00000000", "0xffff800000000000", "0x8000000000000000", "-1", "unmapped", "read-only", "last",
+    "0",
+    "1",
+    "0x7fffffffefff",
+    "0x7fff00000000",
+    "0xffff800000000000",
+    "0x8000000000000000",
+    "-1",
+    "unmapped",
+    "read-only",
+    "last",
 ];
 
 /// Values for an argument that is a number.
-const NUMBERS: &[&str] = &["0", "1", "2", "0x7fffffff", "0x80000000", "-1", "0x800000000000", "4095", "4097", "0xffffffff", "0x7fffffffffffffff"];
+const NUMBERS: &[&str] = &[
+    "0",
+    "1",
+    "2",
+    "0x7fffffff",
+    "0x80000000",
+    "-1",
+    "0x800000000000",
+    "4095",
+    "4097",
+    "0xffffffff",
+    "0x7fffffffffffffff",
+];
 
 /// Values for a descriptor.
 const DESCRIPTORS: &[&str] = &["-1", "99", "fd", "0x7fffffff", "-100", "0x100000000"];
@@ -138,7 +159,8 @@ fn lines(entry: &Entry) -> Vec<String> {
     };
     // Lengths are small by default, so that what a pointer points to is looked at.
     let mut bases = vec![entry.args.iter().map(default).collect::<Vec<_>>()];
-    let some: Vec<&str> = entry.args.iter().map(|a| if matches!(a, Arg::Uint | Arg::Int) { "8" } else { default(a) }).collect();
+    let some: Vec<&str> =
+        entry.args.iter().map(|a| if matches!(a, Arg::Uint | Arg::Int) { "8" } else { default(a) }).collect();
     bases.push(some);
     let mut all = Vec::new();
     for base in bases {
@@ -176,12 +198,21 @@ fn every_call_answers_bad_pointers_and_lengths_as_linux_does() {
                 return;
             }
             let (got, want) = (outcome.text(), expected.text());
-            let mut wrong: Vec<String> = lines.iter().zip(got.lines().zip(want.lines())).filter(|(_, (g, w))| g != w)
-                .map(|(l, (g, w))| format!("  {l}: {g}, on Linux {w}")).collect();
+            let mut wrong: Vec<String> = lines
+                .iter()
+                .zip(got.lines().zip(want.lines()))
+                .filter(|(_, (g, w))| g != w)
+                .map(|(l, (g, w))| format!("  {l}: {g}, on Linux {w}"))
+                .collect();
             wrong.sort();
             wrong.dedup();
             if got.lines().count() != want.lines().count() {
-                wrong.push(format!("  {} answers, on Linux {} of {}", got.lines().count(), want.lines().count(), lines.len()));
+                wrong.push(format!(
+                    "  {} answers, on Linux {} of {}",
+                    got.lines().count(),
+                    want.lines().count(),
+                    lines.len()
+                ));
             }
             assert!(wrong.is_empty(), "{}:\n{}", entry.name, wrong.join("\n"));
             assert_eq!(outcome.status, expected.status, "{}", entry.name);
@@ -210,8 +241,11 @@ fn refused_and_unknown_calls_say_so_whatever_their_arguments() {
     assert!(expected.len() > 100);
     let outcome = guest(&["--json"], &program, &[], input.as_bytes());
     let text = outcome.text();
-    let got: Vec<String> =
-        text.lines().zip(&expected).map(|(line, e)| format!("{} {line}", e.split(' ').next().unwrap_or_default())).collect();
+    let got: Vec<String> = text
+        .lines()
+        .zip(&expected)
+        .map(|(line, e)| format!("{} {line}", e.split(' ').next().unwrap_or_default()))
+        .collect();
     assert_eq!(got.len(), expected.len());
     let wrong: Vec<_> = got.iter().zip(&expected).filter(|(g, e)| g != e).collect();
     assert!(wrong.is_empty(), "(got, expected): {wrong:?}");
@@ -221,7 +255,14 @@ fn refused_and_unknown_calls_say_so_whatever_their_arguments() {
 
 #[test]
 fn the_lists_of_exceptions_name_each_call_once_and_with_a_reason() {
-    let mut names: Vec<&str> = NOT_ON_THE_HOST.iter().chain(NOT_COMPARED).map(|(n, r)| { assert!(r.len() > 8); *n }).collect();
+    let mut names: Vec<&str> = NOT_ON_THE_HOST
+        .iter()
+        .chain(NOT_COMPARED)
+        .map(|(n, r)| {
+            assert!(r.len() > 8);
+            *n
+        })
+        .collect();
     names.sort_unstable();
     let count = names.len();
     names.dedup();
