@@ -116,11 +116,17 @@ fn turns(cpus: usize) -> u64 {
 
 #[test]
 fn two_threads_on_two_virtual_processors_run_at_the_same_time() {
-    let (one, two) = (turns(1), turns(2));
-    eprintln!("turns: {one} on one virtual processor, {two} on two");
-    // On one, each turn takes the time slice of 10 ms.
-    assert!(one <= 60, "{one}");
-    assert!(two > 10 * one.max(10), "{two}");
+    // On one, each turn takes the time slice of 10 ms: some 30 in 300 ms. A busy host may give two vCPUs one processor for a while, so
+    // that they look like one: it is enough to see them run together once.
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        let (one, two) = (turns(1), turns(2));
+        seen.push((one, two));
+        if one <= 60 && two > 10 * one.max(10) {
+            return;
+        }
+    }
+    panic!("turns on one virtual processor and on two: {seen:?}");
 }
 
 #[test]
