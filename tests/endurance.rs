@@ -29,20 +29,33 @@ fn measure(g: &mut Grown) -> Level {
     g.tree.settle();
     let pids: Vec<i32> = g.tree.seeds().iter().map(|s| s.process.pid).collect();
     let me = i32::try_from(std::process::id()).unwrap();
-    assert!(eventually(|| children(me).iter().all(|(_, state)| *state != 'Z')), "dead children stay: {:?}", children(me));
+    assert!(
+        eventually(|| children(me).iter().all(|(_, state)| *state != 'Z')),
+        "dead children stay: {:?}",
+        children(me)
+    );
     Level {
         own_descriptors: descriptors(me),
         seed_descriptors: pids.iter().map(|p| descriptors(*p)).collect(),
         children: children(me).len(),
         seed_rss_kib: pids.iter().map(|p| seedtree::memory::usage(*p).unwrap().rss_kib).collect(),
-        seed_mappings: pids.iter().map(|p| std::fs::read_to_string(format!("/proc/{p}/maps")).unwrap().lines().count()).collect(),
+        seed_mappings: pids
+            .iter()
+            .map(|p| std::fs::read_to_string(format!("/proc/{p}/maps")).unwrap().lines().count())
+            .collect(),
     }
 }
 
 fn no_growth(before: &Level, after: &Level) {
     assert_eq!(before.children, after.children, "processes: {before:?} {after:?}");
-    assert_eq!(before.own_descriptors, after.own_descriptors, "descriptors of the tree's process: {before:?} {after:?}");
-    assert_eq!(before.seed_descriptors, after.seed_descriptors, "descriptors of the seeds: {before:?} {after:?}");
+    assert_eq!(
+        before.own_descriptors, after.own_descriptors,
+        "descriptors of the tree's process: {before:?} {after:?}"
+    );
+    assert_eq!(
+        before.seed_descriptors, after.seed_descriptors,
+        "descriptors of the seeds: {before:?} {after:?}"
+    );
     assert_eq!(before.seed_mappings, after.seed_mappings, "mappings of the seeds: {before:?} {after:?}");
     for (b, a) in before.seed_rss_kib.iter().zip(&after.seed_rss_kib) {
         // A few pages may come in that were never touched before: code, mostly.

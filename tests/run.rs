@@ -6,7 +6,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Failures, LIMIT, Link, cases, coppice, finish, fresh_dir, guest, program, run_command, same, survived, wait};
+use support::{
+    Failures, LIMIT, Link, cases, coppice, finish, fresh_dir, guest, program, run_command, same, survived,
+    wait,
+};
 
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -16,13 +19,21 @@ fn python(options: &[&str], code: &str, input: &[u8]) -> support::Outcome {
 
 #[test]
 fn stdin_stdout_stderr_and_the_status_pass_through() {
-    let outcome = python(&[], "import sys; d = sys.stdin.read(); print(d.upper()); print('err', file=sys.stderr); sys.exit(41)", b"abc");
+    let outcome = python(
+        &[],
+        "import sys; d = sys.stdin.read(); print(d.upper()); print('err', file=sys.stderr); sys.exit(41)",
+        b"abc",
+    );
     assert_eq!((outcome.status, outcome.text().as_str(), outcome.stderr.as_str()), (41, "ABC\n", "err\n"));
     let long: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
     let outcome = guest(&[], "/bin/cat".as_ref(), &[], &long);
     assert!(outcome.stdout == long, "{} bytes of {}: {}", outcome.stdout.len(), long.len(), outcome.stderr);
     for status in [0, 1, 2, 125, 126, 127, 128, 255] {
-        let outcome = finish(&mut run_command(&[], PYTHON.as_ref(), &["-c", &format!("import os; os._exit({status})")]), b"", LIMIT);
+        let outcome = finish(
+            &mut run_command(&[], PYTHON.as_ref(), &["-c", &format!("import os; os._exit({status})")]),
+            b"",
+            LIMIT,
+        );
         assert_eq!(outcome.status, status);
     }
 }
@@ -38,12 +49,25 @@ fn stdio_may_be_files_devices_or_closed() {
     assert_eq!(std::fs::read_to_string(dir.path().join("out")).unwrap(), "from a file\n");
     let mut appended = std::fs::OpenOptions::new().append(true).open(dir.path().join("out")).unwrap();
     writeln!(appended, "more").unwrap();
-    assert!(run_command(&[], "/bin/echo".as_ref(), &["end"]).stdin(Stdio::null()).stdout(appended).status().unwrap().success());
+    assert!(
+        run_command(&[], "/bin/echo".as_ref(), &["end"])
+            .stdin(Stdio::null())
+            .stdout(appended)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(std::fs::read_to_string(dir.path().join("out")).unwrap(), "from a file\nmore\nend\n");
-    let status = run_command(&[], "/bin/cat".as_ref(), &[]).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+    let status = run_command(&[], "/bin/cat".as_ref(), &[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
     assert!(status.success());
     let exe = env!("CARGO_BIN_EXE_coppice");
-    let script = format!("{exe} run -- /bin/true <&- >&- 2>&-; echo $?; {exe} run -- /bin/echo x >/dev/full 2>/dev/null; echo $?");
+    let script = format!(
+        "{exe} run -- /bin/true <&- >&- 2>&-; echo $?; {exe} run -- /bin/echo x >/dev/full 2>/dev/null; echo $?"
+    );
     let outcome = finish(Command::new("sh").args(["-c", &script]), b"", LIMIT);
     assert_eq!(outcome.text(), "0\n1\n", "{}", outcome.stderr);
 }
@@ -61,7 +85,11 @@ fn a_reader_that_goes_away_ends_the_program_with_sigpipe() {
 
 /// Sends a signal once the program says that it is ready, and gives its status and what it printed then.
 fn signalled(program: &str, args: &[&str], signal: Signal) -> (i32, String) {
-    let mut child = run_command(&[], program.as_ref(), args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = run_command(&[], program.as_ref(), args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut byte = [0];
     if program == PYTHON {
@@ -94,28 +122,59 @@ fn environment_and_working_directory_are_what_the_options_say() {
     let outcome = guest(&["--env", "A=b=c", "-e", "EMPTY="], "/usr/bin/env".as_ref(), &[], b"");
     let mut lines: Vec<String> = outcome.text().lines().map(str::to_owned).collect();
     lines.sort();
-    assert_eq!(lines, ["A=b=c", "EMPTY=", "HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    assert_eq!(
+        lines,
+        [
+            "A=b=c",
+            "EMPTY=",
+            "HOME=/root",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        ]
+    );
     assert_eq!(guest(&["--workdir", "/usr/lib"], "/bin/pwd".as_ref(), &[], b"").text(), "/usr/lib\n");
     assert_eq!(guest(&[], "pwd".as_ref(), &[], b"").text(), "/\n");
-    for args in [&["--env", "NOT_SET_ANYWHERE"][..], &["--env", "=x"], &["--rootfs", "/nowhere"], &["--rootfs", "/etc/passwd"]] {
+    for args in [
+        &["--env", "NOT_SET_ANYWHERE"][..],
+        &["--env", "=x"],
+        &["--rootfs", "/nowhere"],
+        &["--rootfs", "/etc/passwd"],
+    ] {
         let outcome = finish(&mut run_command(args, "/bin/true".as_ref(), &[]), b"", LIMIT);
-        assert_eq!((outcome.status, outcome.stderr.lines().count()), (125, 1), "{args:?}: {}", outcome.stderr);
+        assert_eq!(
+            (outcome.status, outcome.stderr.lines().count()),
+            (125, 1),
+            "{args:?}: {}",
+            outcome.stderr
+        );
     }
     let outcome = finish(&mut run_command(&["--workdir", "/nowhere"], "/bin/true".as_ref(), &[]), b"", LIMIT);
-    assert!(outcome.status >= 125 && outcome.stderr.starts_with("coppice: "), "{} {}", outcome.status, outcome.stderr);
+    assert!(
+        outcome.status >= 125 && outcome.stderr.starts_with("coppice: "),
+        "{} {}",
+        outcome.status,
+        outcome.stderr
+    );
 }
 
 #[test]
 fn strace_and_stats_tell_what_the_program_asked_for() {
     let outcome = guest(&["--strace"], "/bin/cat".as_ref(), &["/etc/hostname"], b"");
-    assert!(outcome.stderr.lines().any(|l| l.contains("openat(") && l.contains("\"/etc/hostname\"")), "{}", outcome.stderr);
-    let code = "import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.syscall(999), ctypes.get_errno())";
+    assert!(
+        outcome.stderr.lines().any(|l| l.contains("openat(") && l.contains("\"/etc/hostname\"")),
+        "{}",
+        outcome.stderr
+    );
+    let code =
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.syscall(999), ctypes.get_errno())";
     let outcome = python(&["--stats", "--json"], code, b"");
     assert_eq!(outcome.text(), "-1 38\n");
     let stats = outcome.stats();
     assert_eq!(stats["unknown_syscalls"]["syscall_999"], 1, "{stats}");
     assert_eq!(stats["status"]["code"], 0);
-    assert!(stats["exits"].as_u64().unwrap() > 50 && stats["syscalls"]["openat"].as_u64().unwrap() > 5, "{stats}");
+    assert!(
+        stats["exits"].as_u64().unwrap() > 50 && stats["syscalls"]["openat"].as_u64().unwrap() > 5,
+        "{stats}"
+    );
 }
 
 /// Changes bytes of a copy of a program and runs it: the status and the one line that coppice says.
@@ -127,7 +186,11 @@ fn patched(name: &str, change: impl Fn(&mut Vec<u8>)) -> (i32, String) {
     std::fs::copy("/bin/true", &path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     let outcome = finish(&mut run_command(&[], &path, &[]), b"", LIMIT);
-    assert!(!outcome.timed_out && !outcome.stderr.contains("panicked") && !outcome.by_signal, "{name}: {}", outcome.stderr);
+    assert!(
+        !outcome.timed_out && !outcome.stderr.contains("panicked") && !outcome.by_signal,
+        "{name}: {}",
+        outcome.stderr
+    );
     assert!(outcome.stderr.lines().count() <= 1, "{name}: {}", outcome.stderr);
     (outcome.status, outcome.stderr)
 }
@@ -168,7 +231,9 @@ fn a_damaged_program_harms_nobody() {
             state as usize
         };
         // Header and program headers, where the loader looks.
-        let changes: Vec<(usize, u8)> = (0..1 + chance() % 6).map(|_| (if chance() % 3 == 0 { chance() % 64 } else { chance() % 900 }, chance() as u8)).collect();
+        let changes: Vec<(usize, u8)> = (0..1 + chance() % 6)
+            .map(|_| (if chance() % 3 == 0 { chance() % 64 } else { chance() % 900 }, chance() as u8))
+            .collect();
         let length = if chance() % 4 == 0 { chance() % 5000 } else { usize::MAX };
         failures.check(|| {
             patched(&format!("damaged-{i}"), |b| {
@@ -190,7 +255,11 @@ fn without_kvm_there_is_one_clear_line() {
             return;
         }
         assert_eq!(outcome.status, 125, "{}", outcome.stderr);
-        assert!(outcome.stderr.starts_with("coppice: ") && outcome.stderr.contains("/dev/kvm"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.starts_with("coppice: ") && outcome.stderr.contains("/dev/kvm"),
+            "{}",
+            outcome.stderr
+        );
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     }
 }
@@ -223,7 +292,10 @@ fn what_a_program_writes_stays_in_the_sandbox() {
     assert_eq!(outcome.text(), "guest ['d', 'kept'] ['moved']\n['d'] False\nFalse\n", "{}", outcome.stderr);
     assert_eq!(std::fs::read_to_string(dir.path().join("kept")).unwrap(), "host");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert!(std::path::Path::new("/bin/ls").exists() && !std::fs::read_to_string("/etc/passwd").unwrap().ends_with('x'));
+    assert!(
+        std::path::Path::new("/bin/ls").exists()
+            && !std::fs::read_to_string("/etc/passwd").unwrap().ends_with('x')
+    );
 }
 
 #[test]
@@ -283,7 +355,18 @@ random.seed(5); print(random.random(), datetime.datetime(2020, 2, 29).isoformat(
 #[test]
 fn a_program_that_waits_for_nothing_is_said_to_be_stuck_or_can_be_ended() {
     let start = Instant::now();
-    let outcome = finish(&mut run_command(&[], PYTHON.as_ref(), &["-c", "import threading; threading.Lock().acquire(); l = threading.Lock(); l.acquire(); l.acquire()"]), b"", Duration::from_secs(3));
+    let outcome = finish(
+        &mut run_command(
+            &[],
+            PYTHON.as_ref(),
+            &[
+                "-c",
+                "import threading; threading.Lock().acquire(); l = threading.Lock(); l.acquire(); l.acquire()",
+            ],
+        ),
+        b"",
+        Duration::from_secs(3),
+    );
     assert!(outcome.timed_out || outcome.status == 125, "{} {}", outcome.status, outcome.stderr);
     assert!(start.elapsed() < Duration::from_secs(10));
     survived(&finish(&mut run_command(&[], "/bin/true".as_ref(), &[]), b"", LIMIT), "true");

@@ -40,16 +40,26 @@ fn a_thousand_forks_repeat_no_random_value() {
     let mut g = grow("randomness", RANDOM);
     let mut seen: HashMap<String, HashMap<String, usize>> = HashMap::new();
     let mut repeats = Vec::new();
-    g.ask_many(1000, 24, |_| "{}".into(), |i, value| {
-        for (kind, value) in value.as_object().unwrap() {
-            if let Some(other) = seen.entry(kind.clone()).or_default().insert(value.to_string(), i) {
-                repeats.push(format!("{kind}: {value} in {other} and {i}"));
+    g.ask_many(
+        1000,
+        24,
+        |_| "{}".into(),
+        |i, value| {
+            for (kind, value) in value.as_object().unwrap() {
+                if let Some(other) = seen.entry(kind.clone()).or_default().insert(value.to_string(), i) {
+                    repeats.push(format!("{kind}: {value} in {other} and {i}"));
+                }
             }
-        }
-    });
+        },
+    );
     assert_eq!(seen.len(), 15);
     assert!(seen.values().all(|values| values.len() + repeats.len() >= 1000));
-    assert!(repeats.is_empty(), "{} repeats, such as {}", repeats.len(), repeats[..repeats.len().min(10)].join("\n"));
+    assert!(
+        repeats.is_empty(),
+        "{} repeats, such as {}",
+        repeats.len(),
+        repeats[..repeats.len().min(10)].join("\n")
+    );
 }
 
 #[test]
@@ -67,7 +77,11 @@ fn spares_and_children_of_every_level_repeat_no_random_value() {
     (0..12).for_each(|_| check(g.ask("{}")));
     let seeds: Vec<i32> = g.tree.seeds().iter().map(|s| s.process.pid).collect();
     for pid in seeds.iter().skip(1).rev() {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(*pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
         (0..3).for_each(|_| check(g.ask("{}")));
     }
 }
@@ -91,7 +105,10 @@ fn files_that_the_seed_wrote_are_each_childs_own() {
                   \x20os.mkdir('/tmp/d/%d' % e)\n return [before, open('/tmp/d/f').read(), open('/tmp/d/log').read(), sorted(os.listdir('/tmp/d'))]\n";
     let mut g = grow("files", source);
     for i in 1..4 {
-        assert_eq!(g.ask(&i.to_string()), json!(["seed", format!("child {i}"), format!("0{i}"), [i.to_string(), "f", "log"]]));
+        assert_eq!(
+            g.ask(&i.to_string()),
+            json!(["seed", format!("child {i}"), format!("0{i}"), [i.to_string(), "f", "log"]])
+        );
     }
     assert!(!std::path::Path::new("/tmp/d/f").exists(), "the host sees what a guest wrote");
 }
@@ -190,12 +207,19 @@ fn time_moves_on_between_seed_and_child() {
     let mut last = 0.0;
     for _ in 0..3 {
         std::thread::sleep(std::time::Duration::from_millis(200));
-        let wall = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let wall =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let before = wall();
         let answer = g.ask("{}");
         let at = |i: usize, j: usize| answer[i][j].as_f64().unwrap();
-        assert!(at(1, 0) >= before - 0.001 && at(2, 0) <= wall() + 0.001, "the wall clock is the host's: {answer}");
-        assert!(at(1, 1) > at(0, 1) + 0.1 && at(1, 1) > last, "monotonic time has moved on since the seed: {answer}");
+        assert!(
+            at(1, 0) >= before - 0.001 && at(2, 0) <= wall() + 0.001,
+            "the wall clock is the host's: {answer}"
+        );
+        assert!(
+            at(1, 1) > at(0, 1) + 0.1 && at(1, 1) > last,
+            "monotonic time has moved on since the seed: {answer}"
+        );
         assert!(at(2, 1) - at(1, 1) >= 0.05 && at(2, 0) - at(1, 0) >= 0.049, "{answer}");
         last = at(2, 1);
     }

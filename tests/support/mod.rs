@@ -180,7 +180,12 @@ pub fn guest(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> O
 pub fn survived(outcome: &Outcome, what: &str) {
     assert!(!outcome.timed_out, "{what}: hangs; stderr: {}", outcome.stderr);
     assert!(!outcome.stderr.contains("panicked"), "{what}: {}", outcome.stderr);
-    assert!(!outcome.by_signal, "{what}: coppice died of signal {}: {}", outcome.status - 128, outcome.stderr);
+    assert!(
+        !outcome.by_signal,
+        "{what}: coppice died of signal {}: {}",
+        outcome.status - 128,
+        outcome.stderr
+    );
     assert_ne!(outcome.status, 125, "{what}: {}", outcome.stderr);
 }
 
@@ -203,7 +208,10 @@ pub fn same(options: &[&str], program: &Path, args: &[&str]) {
                 other => break other,
             }
         };
-        panic!("{name} {args:?} {options:?}: (guest, host) line {line} {differs:?}; stderr: {}", outcome.stderr);
+        panic!(
+            "{name} {args:?} {options:?}: (guest, host) line {line} {differs:?}; stderr: {}",
+            outcome.stderr
+        );
     }
     assert_eq!(outcome.status, expected.status, "{name} {args:?} {options:?}: {}", outcome.stderr);
 }

@@ -63,7 +63,13 @@ impl Grown {
     }
 
     /// `count` requests, `width` in flight at a time; `each` sees every result with its number.
-    pub fn ask_many(&mut self, count: usize, width: usize, mut event: impl FnMut(usize) -> String, mut each: impl FnMut(usize, Value)) {
+    pub fn ask_many(
+        &mut self,
+        count: usize,
+        width: usize,
+        mut event: impl FnMut(usize) -> String,
+        mut each: impl FnMut(usize, Value),
+    ) {
         let mut flying: std::collections::VecDeque<(usize, Pending)> = std::collections::VecDeque::new();
         let mut next = 0;
         while next < count || !flying.is_empty() {

@@ -3,6 +3,7 @@
 //! Owns the reservation and everything that changes what backs it. It knows nothing of KVM: translations that KVM holds die
 //! through the host's MMU notifier when the range changes, so this is also where they are invalidated.
 
+use crate::copy;
 use crate::error::Error;
 use guest::platform::{Gpa, PAGE_SIZE, PlatformError};
 use std::io;
@@ -52,6 +53,7 @@ impl Arena {
         // SAFETY: `base..base + size` is mapped as told and is unmapped only in `drop`.
         let region = unsafe { MmapRegion::build_raw(base, size, PROT, ANON) }
             .map_err(|e| Error::Host { what: "describe the arena", source: io::Error::other(e) })?;
+        copy::install();
         Ok(Arena { region, base, len, generation: AtomicU64::new(0) })
     }
 
@@ -78,29 +80,50 @@ impl Arena {
         }
     }
 
-    /// Copies out of the arena.
+    /// Copies out of the arena. Fails where a file that backs it has become too short.
     pub fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), PlatformError> {
-        let (at, len) = self.check(gpa, buf.len() as u64)?;
-        let slice = self.region.get_slice(at, len).map_err(|_| out(gpa, len))?;
-        slice.copy_to(buf);
-        Ok(())
+        self.check(gpa, buf.len() as u64)?;
+        // SAFETY: the range lies inside the arena, which is mapped readable and writable and which no Rust reference names.
+        unsafe { copy::bytes(buf.as_mut_ptr(), self.host(gpa), buf.len()) }.map_err(gone)
     }
 
-    /// Copies into the arena.
+    /// Copies into the arena. Fails where a file that backs it has become too short.
     pub fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), PlatformError> {
-        let (at, len) = self.check(gpa, buf.len() as u64)?;
-        let slice = self.region.get_slice(at, len).map_err(|_| out(gpa, len))?;
-        slice.copy_from(buf);
-        Ok(())
+        self.check(gpa, buf.len() as u64)?;
+        // SAFETY: as in `read`; guest code that uses the memory at the same time sees some bytes earlier than others.
+        unsafe { copy::bytes(self.host(gpa), buf.as_ptr(), buf.len()) }.map_err(gone)
     }
 
-    /// An aligned 32-bit word that guest code may change at the same time.
-    pub fn word(&self, gpa: Gpa) -> Result<&AtomicU32, PlatformError> {
-        let (at, len) = self.check(gpa, 4)?;
-        self.region.get_atomic_ref::<AtomicU32>(at).map_err(|_| out(gpa, len))
+    /// Loads an aligned 32-bit word that guest code may change at the same time.
+    pub fn load_u32(&self, gpa: Gpa) -> Result<u32, PlatformError> {
+        let word = self.word(gpa)?;
+        // SAFETY: an aligned word inside the arena.
+        unsafe { copy::load(word) }.map_err(gone)
     }
 
-    /// An aligned 64-bit word of the low arena (page-table entries, frames).
+    /// Exchanges such a word if it holds `old`: `Ok(Ok(old))`, or `Ok(Err(what it holds))`.
+    pub fn compare_exchange_u32(
+        &self,
+        gpa: Gpa,
+        old: u32,
+        new: u32,
+    ) -> Result<Result<u32, u32>, PlatformError> {
+        let word = self.word(gpa)?;
+        // SAFETY: an aligned word inside the arena.
+        let seen = unsafe { copy::exchange(word, old, new) }.map_err(gone)?;
+        Ok(if seen == old { Ok(old) } else { Err(seen) })
+    }
+
+    fn word(&self, gpa: Gpa) -> Result<*const AtomicU32, PlatformError> {
+        let (_, len) = self.check(gpa, 4)?;
+        if gpa.is_multiple_of(4) {
+            Ok(self.host(gpa).cast::<AtomicU32>().cast_const())
+        } else {
+            Err(out(gpa, len))
+        }
+    }
+
+    /// An aligned 64-bit word of the low arena (page-table entries, frames), which no file ever backs.
     pub(crate) fn entry(&self, gpa: Gpa) -> Result<&AtomicU64, PlatformError> {
         let (at, len) = self.check(gpa, 8)?;
         self.region.get_atomic_ref::<AtomicU64>(at).map_err(|_| out(gpa, len))
@@ -207,6 +230,11 @@ fn out(gpa: Gpa, len: usize) -> PlatformError {
     PlatformError::OutOfArena { gpa, len: len as u64 }
 }
 
+fn gone(copy::Gone: copy::Gone) -> PlatformError {
+    let source = io::Error::from_raw_os_error(libc::EFAULT);
+    PlatformError::Host { what: "reach guest memory: a file behind it was truncated", source }
+}
+
 fn refused(what: &'static str) -> PlatformError {
     PlatformError::Host { what, source: io::Error::last_os_error() }
 }
@@ -236,7 +264,41 @@ mod tests {
         assert!(matches!(a.read((4 << 20) - 8, &mut b), Err(PlatformError::OutOfArena { .. })));
         assert!(matches!(a.read(u64::MAX - 4, &mut b), Err(PlatformError::OutOfArena { .. })));
         assert!(matches!(a.discard(0x1000, u64::MAX), Err(PlatformError::OutOfArena { .. })));
-        assert!(a.word(2).is_err(), "a word must be aligned");
+        assert!(a.load_u32(2).is_err(), "a word must be aligned");
+        assert!(a.compare_exchange_u32((4 << 20) - 2, 0, 1).is_err());
+    }
+
+    #[test]
+    fn a_word_is_exchanged_only_when_it_holds_what_was_expected() {
+        let a = Arena::new(4 << 20).unwrap();
+        assert_eq!(a.compare_exchange_u32(0x1004, 0, 7).unwrap(), Ok(0));
+        assert_eq!(a.compare_exchange_u32(0x1004, 0, 8).unwrap(), Err(7));
+        assert_eq!(a.load_u32(0x1004).unwrap(), 7);
+        assert_eq!(a.load_u32(0x1000).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_truncated_under_the_arena_is_an_error_and_not_the_end() {
+        let mut f =
+            std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        f.write_all(&[7; 8192]).unwrap();
+        let a = Arena::new(4 << 20).unwrap();
+        a.attach_file(0x10000, 8192, f.as_fd(), 0).unwrap();
+        a.write(0x11000, &[9; 16]).unwrap();
+        f.set_len(4096).unwrap();
+        let mut b = [0; 16];
+        a.read(0x10ff0, &mut b).unwrap();
+        assert_eq!(b, [7; 16]);
+        assert!(a.read(0x11000, &mut b).is_err(), "also a page that was written is gone");
+        assert!(a.read(0x10ff8, &mut b).is_err());
+        assert_eq!(b[..8], [7; 8], "what is there was copied");
+        assert!(a.write(0x11000, &[1]).is_err());
+        assert!(a.load_u32(0x11000).is_err());
+        assert!(a.compare_exchange_u32(0x11000, 0, 1).is_err());
+        assert!(a.populate(0x11000, 0x1000).is_err());
+        f.set_len(8192).unwrap();
+        a.read(0x11000, &mut b).unwrap();
+        assert_eq!(b, [0; 16]);
     }
 
     #[test]

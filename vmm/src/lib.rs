@@ -9,6 +9,8 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 pub mod arena;
+mod copy;
+mod cpuid;
 pub mod error;
 pub mod floor;
 pub mod fork;
@@ -18,6 +20,7 @@ pub mod machine;
 pub mod memslots;
 pub mod pagetable;
 pub mod prefill;
+pub mod probe;
 pub mod sandbox;
 pub mod selftest;
 pub mod signal;

@@ -9,12 +9,13 @@ use crate::host::Host;
 use crate::layout;
 use crate::memslots::Memslots;
 use crate::pagetable::PageTables;
+use crate::probe::Facts;
 use crate::signal;
 use crate::stub;
 use guest::platform::{Access, Gpa, Ns, Platform, PlatformError, Root, Va};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Where the `out` of a genuine stub exit leaves rip: not seen yet, at the instruction, or after it.
 const RIP_UNKNOWN: u8 = 0;
@@ -31,16 +32,21 @@ pub struct Machine {
     pub(crate) host: Host,
     /// Thread that runs each vCPU now, 0 for none.
     threads: Vec<AtomicI32>,
+    /// Address space in which each vCPU runs guest code now, 0 for none.
+    running: Vec<AtomicU64>,
     /// Descriptor that ends the first vCPU's sleep, -1 while there is none.
     pub(crate) wake: AtomicI32,
     out_rip: AtomicU8,
-    /// The counter may be used by guest code (probed when the machine was made).
+    /// Guest and host read the same counter.
     tsc_ok: AtomicBool,
+    /// What the probe found; empty only while it runs.
+    facts: OnceLock<Facts>,
     vdso: Vec<u8>,
 }
 
 impl Machine {
-    /// Opens KVM, checks the host, reserves the arena and writes the machine's own pages. Makes no virtual machine.
+    /// Opens KVM, checks the host, reserves the arena, writes the machine's own pages, and tries the stub in a virtual machine that is
+    /// gone when this returns. Children of a fork inherit what was found.
     pub fn new(arena_len: u64) -> Result<Arc<Self>, Error> {
         let host = Host::open()?;
         let arena = Arc::new(Arena::new(arena_len)?);
@@ -52,18 +58,23 @@ impl Machine {
         arena.write(layout::IDT, &stub::idt())?;
         signal::install()?;
         let threads = (0..layout::MAX_VCPUS).map(|_| AtomicI32::new(0)).collect();
-        let tsc_ok = AtomicBool::new(host.tsc_khz.is_some());
-        Ok(Arc::new(Machine {
+        let running = (0..layout::MAX_VCPUS).map(|_| AtomicU64::new(0)).collect();
+        let tsc_ok = AtomicBool::new(host.invariant_tsc);
+        let machine = Arc::new(Machine {
             slots,
             tables,
             arena,
             host,
             threads,
+            running,
             wake: AtomicI32::new(-1),
             out_rip: AtomicU8::new(RIP_UNKNOWN),
             tsc_ok,
+            facts: OnceLock::new(),
             vdso: crate::vdso::image(),
-        }))
+        });
+        let _ = machine.facts.set(crate::probe::run(&machine)?);
+        Ok(machine)
     }
 
     /// What the host offers.
@@ -86,9 +97,26 @@ impl Machine {
         self.slots.vm().is_some()
     }
 
+    /// What the probe of this host found; `None` only while it runs.
+    pub fn facts(&self) -> Option<Facts> {
+        self.facts.get().copied()
+    }
+
+    /// Whether the system-call stub may run at privilege level 3 here.
+    pub(crate) fn stub_at_user_level(&self) -> bool {
+        self.facts().is_none_or(|f| f.syscall_level == 3)
+    }
+
     /// Guest code must not use the counter after all.
     pub(crate) fn distrust_tsc(&self) {
         self.tsc_ok.store(false, Ordering::Relaxed);
+    }
+
+    /// vCPU `index` runs guest code in this address space from now on; `None`: it runs none.
+    pub(crate) fn set_running(&self, index: usize, root: Option<Root>) {
+        if let Some(slot) = self.running.get(index) {
+            slot.store(root.map_or(0, |r| r.0), Ordering::Release);
+        }
     }
 
     /// A genuine stub exit had rip this far behind the stub's entry (0 or [`stub::OUT_LEN`]).
@@ -126,11 +154,11 @@ impl Platform for Machine {
     }
 
     fn load_u32(&self, gpa: Gpa) -> Result<u32, PlatformError> {
-        Ok(self.arena.word(gpa)?.load(Ordering::Acquire))
+        self.arena.load_u32(gpa)
     }
 
     fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<Result<u32, u32>, PlatformError> {
-        Ok(self.arena.word(gpa)?.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire))
+        self.arena.compare_exchange_u32(gpa, old, new)
     }
 
     fn ensure(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {
@@ -164,6 +192,11 @@ impl Platform for Machine {
     }
 
     fn destroy_root(&self, root: Root) {
+        // The kernel ends no address space under a running task. Should it ever: keeping some pages is better than giving them to others.
+        if self.running.iter().any(|r| r.load(Ordering::Acquire) == root.0) {
+            tracing::error!(root = root.0, "an address space that is in use is not destroyed");
+            return;
+        }
         self.tables.destroy_root(root);
     }
 
@@ -193,11 +226,11 @@ impl Platform for Machine {
     }
 
     fn tsc_khz(&self) -> Option<u64> {
-        self.host.tsc_khz.filter(|_| self.tsc_ok.load(Ordering::Relaxed))
+        self.facts()?.tsc_khz.filter(|_| self.tsc_ok.load(Ordering::Relaxed))
     }
 
     fn tsc_aux_is_vcpu(&self) -> bool {
-        self.host.tsc_aux
+        self.facts().is_some_and(|f| f.tsc_aux)
     }
 
     fn entropy(&self, buf: &mut [u8]) {

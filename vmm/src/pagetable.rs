@@ -90,14 +90,15 @@ impl PageTables {
             let entry = page | PRESENT | USER | ACCESSED | NO_EXEC;
             tables.set(layout::WINDOW_PT + page / PAGE_SIZE * 8, entry)?;
         }
+        // The processor only reads the descriptor tables and task state segments; the exception stacks it writes.
+        let read_only = PRESENT | ACCESSED | NO_EXEC;
         for page in [layout::GDT, layout::IDT] {
-            let entry = page | PRESENT | WRITE | ACCESSED | DIRTY | NO_EXEC;
-            tables.set(layout::WINDOW_PT + page / PAGE_SIZE * 8, entry)?;
+            tables.set(layout::WINDOW_PT + page / PAGE_SIZE * 8, page | read_only)?;
         }
-        let vcpus = layout::tss(0)..layout::tss(layout::MAX_VCPUS);
-        for page in vcpus.step_by(PAGE_SIZE as usize) {
-            let entry = page | PRESENT | WRITE | ACCESSED | DIRTY | NO_EXEC;
-            tables.set(layout::WINDOW_PT + page / PAGE_SIZE * 8, entry)?;
+        for vcpu in 0..layout::MAX_VCPUS {
+            let (tss, stack) = (layout::tss(vcpu), layout::stack_top(vcpu) - PAGE_SIZE);
+            tables.set(layout::WINDOW_PT + tss / PAGE_SIZE * 8, tss | read_only)?;
+            tables.set(layout::WINDOW_PT + stack / PAGE_SIZE * 8, stack | read_only | WRITE | DIRTY)?;
         }
         Ok(tables)
     }

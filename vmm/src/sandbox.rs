@@ -97,6 +97,17 @@ impl Sandbox {
         self.shared.kernel()
     }
 
+    /// Puts another state of the guest kernel onto the same memory, such as this one's after it was written out and read back; returns
+    /// the old one. The sandbox must be paused. The new state gets this machine as its platform; its root directory and standard streams are
+    /// the caller's to give back ([`Kernel::set_root_fd`], [`Kernel::reissue_stdio`]).
+    pub fn replace_kernel(&mut self, mut kernel: Kernel) -> Result<Kernel, Error> {
+        if !self.is_paused() {
+            return Err(Error::NotPaused);
+        }
+        kernel.platform = guest::kernel::PlatformHandle(self.machine.clone());
+        Ok(std::mem::replace(&mut *self.shared.kernel(), kernel))
+    }
+
     /// The machine.
     pub fn machine(&self) -> &Arc<Machine> {
         &self.machine

@@ -106,18 +106,18 @@ pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10 | 11 | 12 | 13 | 14 | 17 | 21 | 29 | 30)
 }
 
-/// The global descriptor table: null, kernel code, kernel data, unused (so that `star` works), user data, user code,
-/// task state segment (two entries). Segment bases and limits that count are in the vCPU's registers.
+/// The global descriptor table: null, kernel code, kernel data, nothing, user data, user code, task state segment (two entries).
+/// Segment bases and limits that count are in the vCPU's registers. The fourth entry is where `star` has 32-bit user code; it stays
+/// empty, because on AMD `syscall` in compatibility mode would go, at privilege level 0, to an address of its own (CSTAR).
 pub fn gdt() -> [u64; 8] {
     const KERNEL_CODE: u64 = 0x00af_9b00_0000_ffff;
     const KERNEL_DATA: u64 = 0x00cf_9300_0000_ffff;
-    const USER_CODE32: u64 = 0x00cf_fb00_0000_ffff;
     const USER_DATA: u64 = 0x00cf_f300_0000_ffff;
     const USER_CODE: u64 = 0x00af_fb00_0000_ffff;
     let base = layout::window(layout::tss(0));
     let low =
         0x0000_8b00_0000_0000 | (TSS_LEN as u64 - 1) | (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56;
-    [0, KERNEL_CODE, KERNEL_DATA, USER_CODE32, USER_DATA, USER_CODE, low, base >> 32]
+    [0, KERNEL_CODE, KERNEL_DATA, 0, USER_DATA, USER_CODE, low, base >> 32]
 }
 
 /// The interrupt descriptor table: 256 interrupt gates. Breakpoint and overflow may be raised by user code itself.
@@ -137,14 +137,17 @@ const TSS_HEAD: usize = 0x68;
 /// See [`task_state`].
 pub const TSS_LEN: usize = TSS_HEAD + 16 + 1;
 
-/// A task state segment whose ring-0 stack ends at `top`. At privilege level 3 its I/O bitmap allows the port of the
-/// system-call stub alone: where that stub runs at level 3 it needs it, and user code gains nothing by it.
-pub fn task_state(top: Va) -> [u8; TSS_LEN] {
+/// A task state segment whose ring-0 stack ends at `top`. At privilege level 3 its I/O bitmap allows no port, or (`stub_at_user_level`)
+/// that of the system-call stub alone, one byte wide: where the stub runs at level 3 it needs it. User code gains nothing by it: its own
+/// `out` there is an exit at an address that is not the stub's, and a jump to the stub is a system call of the jumper.
+pub fn task_state(top: Va, stub_at_user_level: bool) -> [u8; TSS_LEN] {
     let mut tss = [0xff; TSS_LEN];
     tss[..TSS_HEAD].fill(0);
     tss[4..12].copy_from_slice(&top.to_le_bytes());
     tss[0x66..0x68].copy_from_slice(&(TSS_HEAD as u16).to_le_bytes());
-    tss[TSS_HEAD + usize::from(PORT_SYSCALL / 8)] &= !(1 << (PORT_SYSCALL % 8));
+    if stub_at_user_level {
+        tss[TSS_HEAD + usize::from(PORT_SYSCALL / 8)] &= !(1 << (PORT_SYSCALL % 8));
+    }
     tss
 }
 

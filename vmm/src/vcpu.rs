@@ -8,46 +8,24 @@ use crate::error::Error;
 use crate::layout;
 use crate::machine::Machine;
 use crate::stub;
-use guest::platform::{BadXstate, Exit, Regs, Root, Vcpu};
+use guest::platform::{Exit, Regs, Root};
 use kvm_bindings::{
-    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-const MSR_TSC: u32 = 0x10;
-const MSR_STAR: u32 = 0xc000_0081;
-const MSR_LSTAR: u32 = 0xc000_0082;
-const MSR_FMASK: u32 = 0xc000_0084;
-const MSR_TSC_AUX: u32 = 0xc000_0103;
+mod setup;
+mod xstate;
 
-/// What `syscall` clears: trap, interrupt, direction, I/O privilege, nested task, alignment check.
-const FMASK: u64 = 0x4_7700;
 /// Flags that a program may have: CF PF AF ZF SF TF DF OF AC ID.
 const USER_FLAGS: u64 = 0x0024_0dd5;
 /// Always set, and interrupts enabled.
 const FIXED_FLAGS: u64 = 0x202;
-
-const CR0: u64 = 0x8005_0033; // PG AM WP NE ET MP PE
-const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18; // PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
-const CR4_PKE: u64 = 1 << 22;
-const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11; // SCE LME LMA NXE
-
-const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
-const KVM_GET_XSAVE: libc::c_ulong = 0x9000_aea4;
-const KVM_GET_XSAVE2: libc::c_ulong = 0x9000_aecf;
-const KVM_SET_XSAVE: libc::c_ulong = 0x5000_aea5;
-
-const XSTATE_BV: usize = 512;
-const MXCSR: usize = 24;
-const MXCSR_MASK: usize = 28;
-const PKRU_BIT: u64 = 1 << 9;
-/// Linux's initial protection-key rights: only key 0 may be used.
-const INIT_PKRU: u32 = 0x5555_5554;
+/// Parts of one access that KVM may hand out one by one (8 bytes each; the longest is a vector register), and some.
+const ABANDON_ROUNDS: u32 = 64;
 
 /// One virtual processor. See the module.
 #[derive(Debug)]
@@ -76,6 +54,9 @@ enum Back {
     Other,
     /// The instruction is half done and KVM would complete it at the next entry.
     HalfDone,
+    /// KVM could not go on with this instruction.
+    Broken,
+    /// A triple fault; KVM may have reset the vCPU.
     Reset,
     Fatal(String),
     Interrupted,
@@ -97,17 +78,13 @@ impl KvmVcpu {
         }
         fd.set_cpuid2(&cpuid).map_err(Error::kvm("set the processor features of a virtual processor"))?;
         let sregs = fd.get_sregs().map_err(Error::kvm("read a virtual processor's registers"))?;
-        let base = base_sregs(sregs, index, host.pku);
-        fd.set_sregs(&base).map_err(Error::kvm("set a virtual processor's registers"))?;
-        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-        xcrs.xcrs[0].value = host.xcr0;
-        fd.set_xcrs(&xcrs).map_err(Error::kvm("enable the extended state of a virtual processor"))?;
-        set_msrs(&fd, index, host.tsc_aux)?;
-        if host.tsc_khz.is_some() && !zero_tsc_offset(&fd) {
+        let base = setup::base_sregs(sregs, index, host.pku);
+        setup::program(&fd, &base, host, index)?;
+        if host.invariant_tsc && !setup::zero_tsc_offset(&fd) {
             machine.distrust_tsc();
         }
         let top = stub::stack_top(index);
-        machine.arena().write(layout::tss(index), &stub::task_state(top))?;
+        machine.arena().write(layout::tss(index), &stub::task_state(top, machine.stub_at_user_level()))?;
         machine.arena().entry(layout::stack_top(index) - 8)?.store(0, Ordering::Relaxed);
         let run = fd.get_kvm_run();
         run.kvm_valid_regs = u64::from(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
@@ -150,6 +127,13 @@ impl KvmVcpu {
         if let Some(exit) = refuse(regs) {
             return Ok(exit);
         }
+        self.machine.set_running(self.index, Some(root));
+        let result = self.run_in(regs, root);
+        self.machine.set_running(self.index, None);
+        result
+    }
+
+    fn run_in(&mut self, regs: &mut Regs, root: Root) -> Result<Exit, Error> {
         self.load(regs, root);
         loop {
             let generation = self.machine.arena().generation();
@@ -167,7 +151,14 @@ impl KvmVcpu {
                     self.abandon()?;
                     Exit::Illegal
                 }
+                Back::Broken => {
+                    store(regs, &state.regs, &state.sregs);
+                    self.fresh = true;
+                    Exit::Illegal
+                }
                 Back::Reset => {
+                    // The task keeps the registers that it entered with.
+                    setup::program(&self.fd, &self.base, self.machine.host(), self.index)?;
                     self.fresh = true;
                     Exit::Illegal
                 }
@@ -206,7 +197,7 @@ impl KvmVcpu {
             Ok(VcpuExit::IoOut(port, _)) => Back::Out(port),
             Ok(VcpuExit::IoIn(..) | VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => Back::HalfDone,
             Ok(VcpuExit::X86Rdmsr(_) | VcpuExit::X86Wrmsr(_) | VcpuExit::Hypercall(_)) => Back::HalfDone,
-            Ok(VcpuExit::InternalError) => Back::HalfDone,
+            Ok(VcpuExit::InternalError) => Back::Broken,
             Ok(VcpuExit::Hlt | VcpuExit::Debug(_)) => Back::Other,
             Ok(VcpuExit::Shutdown) => Back::Reset,
             Ok(VcpuExit::MemoryFault { .. }) => Back::Fault,
@@ -278,7 +269,8 @@ impl KvmVcpu {
             if offset == 0 || offset == stub::OUT_LEN {
                 self.machine.saw_out(offset);
                 regs.rip = r.rcx;
-                regs.rflags = r.r11;
+                // The caller's own at level 0; at level 3, or after a jump to the stub, whatever is in r11.
+                regs.rflags = r.r11 & USER_FLAGS | FIXED_FLAGS;
                 return Ok(Exit::Syscall);
             }
         } else if let Some(vector) = port.checked_sub(stub::PORT_EXCEPTION).filter(|v| *v < 32) {
@@ -294,6 +286,11 @@ impl KvmVcpu {
                 let top = stub::gpa_of_window(top);
                 let word =
                     |below: u64| self.machine.arena().entry(top - below).map(|e| e.load(Ordering::Acquire));
+                if word(32)? & 3 != 3 {
+                    // An exception of the stub itself, which no program can cause: there is no task state to go on with.
+                    self.fresh = true;
+                    return Ok(Exit::Illegal);
+                }
                 let error = if pushed == 48 { word(48)? } else { 0 };
                 regs.rip = word(40)?;
                 regs.rflags = word(24)?;
@@ -319,86 +316,40 @@ impl KvmVcpu {
 
     /// Lets KVM finish an instruction that it emulates, without running on; the registers are replaced afterwards.
     fn abandon(&mut self) -> Result<(), Error> {
-        let run = self.fd.get_kvm_run();
-        run.kvm_dirty_regs = 0;
-        self.flag().store(1, Ordering::Relaxed);
-        let back = self.enter();
-        self.flag().store(0, Ordering::Relaxed);
-        match back {
-            Back::Fatal(why) => Err(Error::VcpuStopped(why)),
-            _ => Ok(()),
+        for _ in 0..ABANDON_ROUNDS {
+            // A repeated string instruction would ask for its next element: let this one be its last.
+            self.fd.sync_regs_mut().regs.rcx = 1;
+            self.fd.get_kvm_run().kvm_dirty_regs = u64::from(KVM_SYNC_X86_REGS);
+            self.flag().store(1, Ordering::Relaxed);
+            let back = self.enter();
+            self.flag().store(0, Ordering::Relaxed);
+            match back {
+                Back::Fatal(why) => return Err(Error::VcpuStopped(why)),
+                Back::HalfDone => {}
+                Back::Interrupted => return Ok(()),
+                _ => {
+                    self.fresh = true;
+                    return Ok(());
+                }
+            }
         }
+        Err(Error::VcpuStopped("an instruction that KVM emulates does not come to its end".into()))
     }
 
-    fn xsave(&self, request: libc::c_ulong, image: &mut [u32]) -> i32 {
-        debug_assert!(image.len() * 4 >= self.machine.host().kvm_xsave_len);
-        // SAFETY: KVM transfers as many bytes as KVM_CAP_XSAVE2 told (4096 where it is missing), and the buffer has them.
-        unsafe { libc::ioctl(self.fd.as_raw_fd(), request, image.as_mut_ptr()) }
+    /// The privilege level at which the last exit happened.
+    pub(crate) fn stub_level(&mut self) -> u8 {
+        (self.fd.sync_regs_mut().sregs.cs.selector & 3) as u8
     }
 
-    fn set_xsave(&self, image: &[u8]) -> i32 {
-        let mut words = vec![0u32; self.machine.host().kvm_xsave_len.div_ceil(4)];
-        for (to, from) in words.iter_mut().zip(image.chunks_exact(4)) {
-            *to = u32::from_le_bytes([from[0], from[1], from[2], from[3]]);
-        }
-        self.xsave(KVM_SET_XSAVE, &mut words)
+    /// Sets what `rdtscp` is to leave in ecx; false where KVM refuses.
+    pub(crate) fn set_tsc_aux(&self, value: u32) -> bool {
+        setup::set_tsc_aux(&self.fd, value)
     }
 
     /// The counter's frequency as this vCPU sees it, kHz.
     pub fn tsc_khz(&self) -> Option<u64> {
         self.fd.get_tsc_khz().ok().map(u64::from)
     }
-}
-
-impl Vcpu for KvmVcpu {
-    fn index(&self) -> usize {
-        self.index
-    }
-
-    fn save_xstate(&mut self) -> Vec<u8> {
-        let host = self.machine.host();
-        let mut words = vec![0u32; host.kvm_xsave_len.div_ceil(4)];
-        let request = if host.xsave2 { KVM_GET_XSAVE2 } else { KVM_GET_XSAVE };
-        self.xsave(request, &mut words);
-        let mut image: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        image.truncate(host.xstate_len);
-        image
-    }
-
-    fn load_xstate(&mut self, image: &[u8]) -> Result<(), BadXstate> {
-        let host = self.machine.host();
-        if image.len() != host.xstate_len || !valid_xstate(image, host.xcr0) {
-            return Err(BadXstate);
-        }
-        if self.set_xsave(image) == 0 { Ok(()) } else { Err(BadXstate) }
-    }
-
-    fn reset_xstate(&mut self) {
-        let host = self.machine.host();
-        let mut image = vec![0; host.xstate_len];
-        image[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
-        image[MXCSR..MXCSR + 4].copy_from_slice(&0x1f80u32.to_le_bytes());
-        if host.pku {
-            image[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&PKRU_BIT.to_le_bytes());
-            image[host.pkru_at..host.pkru_at + 4].copy_from_slice(&INIT_PKRU.to_le_bytes());
-        }
-        self.set_xsave(&image);
-    }
-}
-
-/// Whether the processor would take this XSAVE image in standard format (Intel SDM volume 1, 13.8).
-fn valid_xstate(image: &[u8], xcr0: u64) -> bool {
-    let word =
-        |at: usize| image.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
-    let half =
-        |at: usize| image.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap_or_default()));
-    let mask = match half(MXCSR_MASK) {
-        0 => 0xffbf,
-        m => m & 0xffff,
-    };
-    word(XSTATE_BV) & !xcr0 == 0
-        && image.get(XSTATE_BV + 8..XSTATE_BV + 64).is_some_and(|rest| rest.iter().all(|b| *b == 0))
-        && half(MXCSR) & !mask == 0
 }
 
 /// What becomes of registers that no processor would run.
@@ -442,69 +393,9 @@ fn store(regs: &mut Regs, r: &kvm_regs, s: &kvm_sregs) {
     };
 }
 
-fn base_sregs(mut s: kvm_sregs, index: usize, pku: bool) -> kvm_sregs {
-    let flat = kvm_segment { base: 0, limit: 0xffff_ffff, present: 1, s: 1, g: 1, ..Default::default() };
-    let code = kvm_segment { selector: stub::USER_CS, type_: 11, dpl: 3, l: 1, ..flat };
-    let data = kvm_segment { selector: stub::USER_DS, type_: 3, dpl: 3, db: 1, ..flat };
-    s.cs = code;
-    (s.ss, s.ds, s.es, s.fs, s.gs) = (data, data, data, data, data);
-    s.tr = kvm_segment {
-        base: layout::window(layout::tss(index)),
-        limit: stub::TSS_LEN as u32 - 1,
-        selector: stub::TSS,
-        type_: 11,
-        present: 1,
-        ..Default::default()
-    };
-    s.gdt.base = layout::window(layout::GDT);
-    s.gdt.limit = 8 * 8 - 1;
-    s.idt.base = layout::window(layout::IDT);
-    s.idt.limit = 0xfff;
-    s.cr0 = CR0;
-    s.cr4 = CR4 | if pku { CR4_PKE } else { 0 };
-    s.efer = EFER;
-    s
-}
-
-fn set_msrs(fd: &VcpuFd, index: usize, tsc_aux: bool) -> Result<(), Error> {
-    let msr = |index, data| kvm_msr_entry { index, data, ..Default::default() };
-    let mut list = vec![
-        msr(MSR_STAR, 0x1b << 48 | u64::from(stub::KERNEL_CS) << 32),
-        msr(MSR_LSTAR, stub::syscall_entry()),
-        msr(MSR_FMASK, FMASK),
-    ];
-    if tsc_aux {
-        list.push(msr(MSR_TSC_AUX, index as u64));
-    }
-    let what = "set a virtual processor's model-specific registers";
-    let msrs = Msrs::from_entries(&list)
-        .map_err(|_| Error::Host { what, source: std::io::ErrorKind::InvalidInput.into() })?;
-    let done = fd.set_msrs(&msrs).map_err(Error::kvm(what))?;
-    if done != list.len() {
-        return Err(Error::MissingCapability(
-            "a settable syscall entry point (STAR, LSTAR, FMASK or TSC_AUX)",
-        ));
-    }
-    Ok(())
-}
-
-/// Makes guest and host counter equal; false where KVM cannot.
-fn zero_tsc_offset(fd: &VcpuFd) -> bool {
-    let zero = 0u64;
-    let attr = kvm_device_attr {
-        group: KVM_VCPU_TSC_CTRL,
-        attr: u64::from(KVM_VCPU_TSC_OFFSET),
-        addr: (&raw const zero).addr() as u64,
-        ..Default::default()
-    };
-    // SAFETY: KVM reads the attribute and the eight bytes that it points to; both outlive the call.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attr) } == 0 {
-        return true;
-    }
-    // Before Linux 5.16: the offset that results is zero up to the time between these two lines; the self-test bounds it.
-    let entry = kvm_msr_entry { index: MSR_TSC, data: crate::host::rdtsc(), ..Default::default() };
-    Msrs::from_entries(&[entry]).is_ok_and(|m| fd.set_msrs(&m).is_ok_and(|n| n == 1))
-}
-
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 mod tests;

@@ -337,7 +337,8 @@ impl Kernel {
     /// A floating-point exception: the signal's code is the first unmasked flag in the order of Linux's fpu__exception_code.
     pub fn float_exception(&mut self, vcpu: &mut dyn crate::platform::Vcpu, tid: Tid, vector: u8) {
         let image = vcpu.save_xstate();
-        let word = |at: usize| image.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
+        let word =
+            |at: usize| image.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
         // The legacy region of XSAVE: x87 control and status words at 0 and 2, MXCSR at 24 (flags in bits 0-5, masks in 7-12).
         let raised = if vector == 16 { word(2) & !word(0) } else { word(24) & !(word(24) >> 7) };
         let code = match raised & 0x3f {

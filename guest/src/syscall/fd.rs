@@ -15,7 +15,13 @@ pub const TABLE: &[Entry] = &[
     Entry::full(1, "write", &[Arg::Fd, Arg::In(2), Arg::Uint], write),
     Entry::full(3, "close", &[Arg::Fd], close),
     Entry::full(5, "fstat", &[Arg::Fd, Arg::Ptr], fstat),
-    Entry::full(8, "lseek", &[Arg::Fd, Arg::Int, Arg::Int], lseek),
+    Entry::partial(
+        8,
+        "lseek",
+        &[Arg::Fd, Arg::Int, Arg::Int],
+        "SEEK_DATA and SEEK_HOLE see one hole, at the end",
+        lseek,
+    ),
     Entry::partial(
         16,
         "ioctl",
@@ -30,14 +36,20 @@ pub const TABLE: &[Entry] = &[
     Entry::full(22, "pipe", &[Arg::Ptr], pipe),
     Entry::full(32, "dup", &[Arg::Fd], dup),
     Entry::full(33, "dup2", &[Arg::Fd, Arg::Fd], dup2),
-    Entry::partial(72, "fcntl", &[Arg::Fd, Arg::Int, Arg::Hex], "locks are always granted", fcntl),
-    Entry::partial(73, "flock", &[Arg::Fd, Arg::Hex], "always granted", flock),
+    Entry::partial(
+        72,
+        "fcntl",
+        &[Arg::Fd, Arg::Int, Arg::Hex],
+        "deadlocks of locks are not found; leases and F_SETOWN signals fail or do nothing",
+        fcntl,
+    ),
+    Entry::full(73, "flock", &[Arg::Fd, Arg::Hex], super::lock::flock),
     Entry::full(74, "fsync", &[Arg::Fd], fsync),
     Entry::full(75, "fdatasync", &[Arg::Fd], fsync),
     Entry::full(77, "ftruncate", &[Arg::Fd, Arg::Uint], ftruncate),
-    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], fsync),
+    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], readahead),
     Entry::full(221, "fadvise64", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Int], fadvise),
-    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], fsync),
+    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], sync_file_range),
     Entry::full(284, "eventfd", &[Arg::Uint], eventfd),
     Entry::partial(
         285,
@@ -322,18 +334,18 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
             set_flags(c, entry.file, may, low32(arg) & may)
         }
-        5 | 36 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 2)?;
-            if !matches!(kind.as_slice(), [0..=2, 0]) {
-                return Err(Errno::EINVAL);
+        5..=7 | 36..=38 => super::lock::fcntl(c, entry.file, cmd, arg),
+        1033 => {
+            if f.flags & 3 == 0 {
+                return Err(Errno::EPERM);
             }
-            // Nobody holds a conflicting lock: F_UNLCK.
-            c.k.copy_out(c.tid, arg, &[2, 0])?;
+            let inode = inode(c, fd)?;
+            c.k.add_seals(inode, low32(arg))?;
             ret(0)
         }
-        6 | 7 | 37 | 38 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 32)?;
-            if matches!(kind.as_slice(), [0..=2, 0, ..]) { ret(0) } else { Err(Errno::EINVAL) }
+        1034 => {
+            let inode = inode(c, fd)?;
+            ret(u64::from(c.k.seals(inode)?))
         }
         8 => {
             // F_SETOWN: a process, or a group as a negative number.
@@ -364,26 +376,35 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
     }
 }
 
-fn flock(c: &mut Context<'_>, &[fd, op, ..]: &[u64; 6]) -> SysResult {
-    // LOCK_MAND is gone from Linux, and no error.
-    if low32(op) & 32 != 0 {
-        return ret(0);
-    }
-    if !matches!(low32(op) & !4, 1 | 2 | 8) {
-        return Err(Errno::EINVAL);
-    }
-    open(c, fd)?;
-    ret(0)
-}
-
 fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
     inode(c, fd)?;
     ret(0)
 }
 
+fn readahead(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if c.k.open_file(id)?.flags & 3 == 1 {
+        return Err(Errno::EBADF);
+    }
+    let inode = inode(c, fd)?;
+    if c.k.vfs.inode(inode)?.is_dir() { Err(Errno::EINVAL) } else { ret(0) }
+}
+
+fn sync_file_range(c: &mut Context<'_>, &[fd, offset, len, flags, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let end = offset.cast_signed().checked_add(len.cast_signed());
+    if low32(flags) & !7 != 0 || offset.cast_signed() < 0 || end.is_none_or(|e| e < offset.cast_signed()) {
+        return Err(Errno::EINVAL);
+    }
+    if c.k.file_is_stream(id) {
+        return Err(Errno::ESPIPE);
+    }
+    ret(0)
+}
+
 fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
-    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. }) {
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
         return Err(Errno::ESPIPE);
     }
     if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
@@ -449,7 +470,17 @@ fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> SysResult {
                 }
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
+                FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
+            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
+            let n = match f.kind {
+                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
+                _ => 0,
             };
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)
