@@ -400,7 +400,13 @@ impl Kernel {
 
     /// The oldest message that the guest wrote to the work channel.
     pub fn take_answer(&mut self) -> Option<Vec<u8>> {
-        self.work.outbox.pop_front()
+        let full = self.work.is_full();
+        let answer = self.work.outbox.pop_front();
+        if full {
+            let object = self.work.object;
+            self.wake(WaitKey::Object(object));
+        }
+        answer
     }
 
     /// Tells the kernel that a host descriptor it asked to poll is ready.

@@ -125,8 +125,10 @@ impl Kernel {
             }
             FileKind::SignalFd(id) => self.signalfd_poll(*id),
             FileKind::Socket(id) => self.socket_poll(*id),
-            FileKind::Work if self.work.inbox.is_empty() => POLLOUT | POLLWRNORM,
-            FileKind::Work => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
+            FileKind::Work => {
+                let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
+                input | if self.work.is_full() { 0 } else { POLLOUT | POLLWRNORM }
+            }
         }
     }
 

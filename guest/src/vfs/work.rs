@@ -6,10 +6,21 @@ use crate::num::{u64_of, us};
 
 /// Longest message in bytes, without its length.
 pub const MAX_MESSAGE: u64 = 16 << 20;
+/// Messages that wait for the host before writers wait too.
+const MAX_WAITING: usize = 64;
 
 impl WorkChannel {
-    /// Appends bytes and moves whole messages to the outbox. EMSGSIZE drops what was assembled.
+    /// Whether nothing may be written until the host has taken a message.
+    pub fn is_full(&self) -> bool {
+        let held = || self.outbox.iter().map(|m| u64_of(m.len())).fold(0, u64::saturating_add);
+        self.outbox.len() >= MAX_WAITING || held() >= MAX_MESSAGE
+    }
+
+    /// Appends bytes and moves whole messages to the outbox. EAGAIN while it is full; EMSGSIZE drops what was assembled.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
+        if self.is_full() {
+            return Err(Errno::EAGAIN);
+        }
         self.partial.extend_from_slice(data);
         let mut at = 0usize;
         while let Some(head) = self.partial.get(at..).and_then(|p| p.first_chunk::<4>()) {
@@ -45,6 +56,27 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_floods_the_host_waits() {
+        let p = std::sync::Arc::new(crate::platform::fake::FakePlatform::new(64 << 20));
+        let mut k = Kernel::new(p, crate::kernel::Limits::default()).unwrap();
+        let mut sent = 0;
+        while k.work.write(&[0; 4]).is_ok() {
+            sent += 1;
+            assert!(sent <= MAX_WAITING);
+        }
+        assert_eq!(k.work.write(&[0; 4]), Err(Errno::EAGAIN));
+        let object = k.work.object;
+        k.tasks.insert(1, crate::task::Task::new(1, 1));
+        k.tasks.get_mut(&1).unwrap().state = crate::task::TaskState::Blocked(crate::wait::Block::on(
+            crate::wait::WaitKey::Object(object),
+        ));
+        k.waiters.insert(crate::wait::WaitKey::Object(object), [1].into());
+        assert_eq!(k.take_answer(), Some(Vec::new()));
+        assert_eq!(k.tasks[&1].state, crate::task::TaskState::Runnable);
+        assert_eq!(k.work.write(&[0; 4]), Ok(4));
+    }
 
     #[test]
     fn messages_split_anywhere_arrive_whole_and_a_long_one_is_refused() {
