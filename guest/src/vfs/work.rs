@@ -69,9 +69,8 @@ mod tests {
         assert_eq!(k.work.write(&[0; 4]), Err(Errno::EAGAIN));
         let object = k.work.object;
         k.tasks.insert(1, crate::task::Task::new(1, 1));
-        k.tasks.get_mut(&1).unwrap().state = crate::task::TaskState::Blocked(crate::wait::Block::on(
-            crate::wait::WaitKey::Object(object),
-        ));
+        k.tasks.get_mut(&1).unwrap().state =
+            crate::task::TaskState::Blocked(crate::wait::Block::on(crate::wait::WaitKey::Object(object)));
         k.waiters.insert(crate::wait::WaitKey::Object(object), [1].into());
         assert_eq!(k.take_answer(), Some(Vec::new()));
         assert_eq!(k.tasks[&1].state, crate::task::TaskState::Runnable);
