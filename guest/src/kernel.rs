@@ -400,9 +400,9 @@ impl Kernel {
 
     /// The oldest message that the guest wrote to the work channel.
     pub fn take_answer(&mut self) -> Option<Vec<u8>> {
-        let full = self.work.is_full();
         let answer = self.work.outbox.pop_front();
-        if full {
+        if answer.is_some() {
+            // A writer may go on.
             let object = self.work.object;
             self.wake(WaitKey::Object(object));
         }

@@ -526,3 +526,49 @@ fn epoll_reports_a_connection_and_its_end_by_edges() {
     assert_eq!(m.call(232, &[ep, out, 4, 0]), 1);
     assert_eq!(m.u32(out), IN | RDHUP | HUP);
 }
+
+#[test]
+fn connections_survive_serialisation() {
+    let mut m = Machine::boot();
+    let server = m.listener(5000, 5);
+    let client = m.ok(SOCKET, &[2, STREAM, 0]);
+    assert_eq!(m.with_addr(CONNECT, client, &v4(LOCAL, 5000)), 0);
+    m.send(client, b"before");
+    let bytes = postcard::to_allocvec(&m.kernel.objects).unwrap();
+    m.kernel.objects = postcard::from_bytes(&bytes).unwrap();
+    let conn = m.ok(ACCEPT, &[server, 0, 0]);
+    assert_eq!(m.recv(conn, 16), Ok(b"before".to_vec()));
+    assert!(m.kernel.objects.net.is_consistent());
+}
+
+#[test]
+fn a_reset_by_zero_linger_reaches_the_other_end() {
+    let mut m = Machine::boot();
+    let server = m.listener(5000, 5);
+    let client = m.ok(SOCKET, &[2, STREAM, 0]);
+    m.with_addr(CONNECT, client, &v4(LOCAL, 5000));
+    let conn = m.ok(ACCEPT, &[server, 0, 0]);
+    let linger = m.words(&[1]);
+    m.ok(SETSOCKOPT, &[client, 1, 13, linger, 8]);
+    m.ok(CLOSE, &[client]);
+    assert_eq!(m.recv(conn, 1), Err(err(Errno::ECONNRESET)));
+    let (va, len) = (m.alloc(16), m.put(&16_u32.to_le_bytes()));
+    assert_eq!(m.call(GETPEERNAME, &[conn, va, len]), err(Errno::ENOTCONN));
+}
+
+#[test]
+fn several_messages_go_in_one_call_and_an_error_queue_is_empty() {
+    let mut m = Machine::boot();
+    let (a, b) = m.pair(DGRAM);
+    let one = message(&mut m, b"one", &[]);
+    let two = message(&mut m, b"three", &[]);
+    let (one, two) = (m.read(one, 56), m.read(two, 56));
+    let list = m.put(&[&one[..], &[0; 8], &two[..], &[0; 8]].concat());
+    assert_eq!(m.call(307, &[a, list, 2, 0]), 2);
+    assert_eq!((m.u32(list + 56), m.u32(list + 120)), (3, 5));
+    assert_eq!(m.call(299, &[b, list, 2, 0, 0]), 2);
+    assert_eq!((m.u32(list + 56), m.u32(list + 120)), (3, 5));
+    assert_eq!(m.call(299, &[b, list, 2, 0x40, 0]), err(Errno::EAGAIN));
+    let udp = m.ok(SOCKET, &[2, DGRAM, 0]);
+    assert_eq!(m.call(RECVMSG, &[udp, list, 0x2000]), err(Errno::EAGAIN));
+}

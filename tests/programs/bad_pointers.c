@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -36,7 +37,11 @@ static long argument(const char *word) {
 }
 
 int main(void) {
-    buffer = mmap(NULL, 5 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // At an address of our own: how much of the address space lies above it decides what a huge length means.
+    buffer = mmap((void *)0x10000000, 5 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (buffer == MAP_FAILED) return 94;
+    struct rlimit files = {1024, 1024};
+    setrlimit(RLIMIT_NOFILE, &files);
     munmap(buffer + 2 * PAGE, PAGE), munmap(buffer + 4 * PAGE, PAGE);
     unmapped = buffer + 2 * PAGE, read_only = buffer + 3 * PAGE, last = buffer + 4 * PAGE - 1;
     mprotect(read_only, PAGE, PROT_READ);

@@ -144,15 +144,19 @@ pub const ENVIRONMENT: &[(&str, &str)] =
 /// Runs a program on the host itself, without the randomised addresses that would make two runs differ.
 pub fn native(program: &Path, args: &[&str], dir: &Path, input: &[u8]) -> Outcome {
     let mut command = Command::new("setarch");
-    command
-        .args(["-R", "--"])
-        .arg(program)
-        .args(args)
-        .current_dir(dir)
-        .env_clear()
-        .envs(ENVIRONMENT.iter().copied());
+    command.args(["-R", "--"]).arg(program).args(args);
+    natively(command, dir, input)
+}
+
+/// The same at randomised addresses, where the top of the address space is empty.
+pub fn native_randomised(program: &Path, dir: &Path, input: &[u8]) -> Outcome {
+    natively(Command::new(program), dir, input)
+}
+
+fn natively(mut command: Command, dir: &Path, input: &[u8]) -> Outcome {
+    command.current_dir(dir).env_clear().envs(ENVIRONMENT.iter().copied());
     let outcome = finish(&mut command, input, LIMIT);
-    assert!(!outcome.timed_out, "{program:?} {args:?} hangs on the host itself");
+    assert!(!outcome.timed_out, "{command:?} hangs on the host itself");
     outcome
 }
 
@@ -167,7 +171,8 @@ pub fn run_command(options: &[&str], program: &Path, args: &[&str]) -> Command {
 /// Runs a program in a sandbox. The sandbox itself must neither hang, panic nor die.
 pub fn guest(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> Outcome {
     let outcome = finish(&mut run_command(options, program, args), input, LIMIT);
-    survived(&outcome, &format!("{} {args:?} {options:?}", program.display()));
+    let first = String::from_utf8_lossy(input.split(|b| *b == b'\n').next().unwrap_or_default()).into_owned();
+    survived(&outcome, &format!("{} {args:?} {options:?} {first}", program.display()));
     outcome
 }
 
@@ -193,12 +198,21 @@ pub fn same(options: &[&str], program: &Path, args: &[&str]) {
     all.extend(options);
     let outcome = guest(&all, program, args, b"");
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    assert_eq!(
-        outcome.text(),
-        expected.text(),
-        "{name} {args:?} {options:?}: stdout; stderr: {}",
-        outcome.stderr
-    );
+    if outcome.stdout != expected.stdout {
+        let (got, want) = (outcome.text(), expected.text());
+        let (mut got, mut want) = (got.lines(), want.lines());
+        let mut line = 1;
+        let differs = loop {
+            match (got.next(), want.next()) {
+                (g, w) if g == w => line += 1,
+                other => break other,
+            }
+        };
+        panic!(
+            "{name} {args:?} {options:?}: (guest, host) line {line} {differs:?}; stderr: {}",
+            outcome.stderr
+        );
+    }
     assert_eq!(outcome.status, expected.status, "{name} {args:?} {options:?}: {}", outcome.stderr);
 }
 

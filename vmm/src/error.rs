@@ -6,19 +6,22 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no `/dev/kvm`.
-    #[error("/dev/kvm does not exist: load the kvm module, or enable (nested) virtualisation on this host")]
+    #[error(
+        "/dev/kvm is not there: load kvm_intel or kvm_amd, and enable virtualization in the firmware (or nested virtualization, where \
+         this host is a virtual machine)"
+    )]
     NoKvm,
     /// `/dev/kvm` may not be opened.
-    #[error("no permission to open /dev/kvm: add the user to the group that owns it")]
+    #[error("no permission to open /dev/kvm: add yourself to the group kvm and log in again")]
     KvmPermission,
     /// `/dev/kvm` speaks another API.
-    #[error("/dev/kvm has API version {0}, and 12 is needed")]
+    #[error("/dev/kvm has API version {0}, and 12 is needed: run a current Linux kernel")]
     KvmVersion(i32),
     /// KVM lacks something.
-    #[error("KVM on this host lacks {0}")]
+    #[error("KVM on this host lacks {0}: run a newer Linux kernel")]
     MissingCapability(&'static str),
     /// The processor lacks something.
-    #[error("the processor lacks {0}")]
+    #[error("the processor lacks {0}: run on a newer one, or let the hypervisor below show the feature")]
     UnsupportedProcessor(&'static str),
     /// A system call failed.
     #[error("the host refused to {what}")]
@@ -33,7 +36,9 @@ pub enum Error {
     #[error("the virtual processor stopped: {0}")]
     VcpuStopped(String),
     /// The stub ran where it cannot work.
-    #[error("the trap stub ran at an unexpected privilege level or address: {0}")]
+    #[error(
+        "the trap stub ran at an unexpected privilege level or address, and this KVM cannot be used: {0}"
+    )]
     Stub(String),
     /// The guest kernel could not be made.
     #[error("the guest kernel did not start")]

@@ -124,3 +124,40 @@ fn tid_address() -> Option<u64> {
     let result = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut address) };
     (result == 0 && address != 0).then_some(address)
 }
+
+/// Runs `work` in a forked child that is killed after `limit`; whether it said true. For a self-test: unlike [`Sandbox::fork`] it may be
+/// called in a process with several threads, so `work` must hold no lock that another thread might have taken.
+pub(crate) fn try_in_child(
+    work: impl FnOnce() -> Result<bool, Error>,
+    limit: std::time::Duration,
+) -> Result<bool, Error> {
+    // SAFETY: the C library's fork keeps its own locks consistent; the child runs only `work` and leaves without destructors.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::last("fork")),
+        0 => {
+            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: ends this process at once.
+            unsafe { libc::_exit(if matches!(passed, Ok(Ok(true))) { 0 } else { 1 }) }
+        }
+        pid => {
+            let started = std::time::Instant::now();
+            let mut status = 0;
+            loop {
+                // SAFETY: waits for the child made above; the status is a local.
+                match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+                    0 if started.elapsed() < limit => std::thread::sleep(std::time::Duration::from_millis(1)),
+                    0 => {
+                        // SAFETY: kills and reaps the child made above, which is not reaped yet.
+                        unsafe {
+                            libc::kill(pid, libc::SIGKILL);
+                            libc::waitpid(pid, &raw mut status, 0);
+                        }
+                        return Ok(false);
+                    }
+                    n if n == pid => return Ok(status == 0),
+                    _ => return Err(Error::last("wait for a forked child")),
+                }
+            }
+        }
+    }
+}

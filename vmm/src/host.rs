@@ -5,15 +5,22 @@
 
 use crate::error::Error;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::{Cap, Kvm};
-use std::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
+use kvm_ioctls::Kvm;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc, CpuidResult};
 
 const CAP_XSAVE2: u64 = 208;
 const CAP_PRE_FAULT_MEMORY: u64 = 236;
-const CAP_SYNC_REGS: u64 = 74;
 const CAP_STATS_FD: u64 = 203;
-/// General and system registers through the shared page (KVM API, KVM_CAP_SYNC_REGS).
-const SYNC_NEEDED: i32 = 3;
+/// Capabilities without which nothing runs: number, bits that the answer must have, name.
+const NEEDED: [(u64, i32, &str); 6] = [
+    (3, 0, "user memory regions (KVM_CAP_USER_MEMORY)"),
+    (16, 0, "MMU notifiers (KVM_CAP_SYNC_MMU)"),
+    (55, 0, "XSAVE state (KVM_CAP_XSAVE)"),
+    (56, 0, "extended control registers (KVM_CAP_XCRS)"),
+    // General and system registers through the shared page.
+    (74, 3, "shared registers (KVM_CAP_SYNC_REGS)"),
+    (136, 0, "immediate exits (KVM_CAP_IMMEDIATE_EXIT)"),
+];
 
 /// See the module.
 #[derive(Debug)]
@@ -49,52 +56,18 @@ pub struct Host {
 impl Host {
     /// Opens `/dev/kvm` and checks that everything needed is there.
     pub fn open() -> Result<Self, Error> {
-        let kvm = Kvm::new().map_err(|e| match e.errno() {
-            libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::NoKvm,
-            libc::EACCES | libc::EPERM => Error::KvmPermission,
-            _ => Error::kvm("open /dev/kvm")(e),
-        })?;
-        let version = kvm.get_api_version();
-        if version != 12 {
-            return Err(Error::KvmVersion(version));
-        }
-        let needed = [
-            (Cap::UserMemory, "user memory regions (KVM_CAP_USER_MEMORY)"),
-            (Cap::Xsave, "XSAVE state (KVM_CAP_XSAVE)"),
-            (Cap::Xcrs, "extended control registers (KVM_CAP_XCRS)"),
-            (Cap::ImmediateExit, "immediate exits (KVM_CAP_IMMEDIATE_EXIT)"),
-            (Cap::SyncMmu, "MMU notifiers (KVM_CAP_SYNC_MMU)"),
-        ];
-        for (cap, name) in needed {
-            if !kvm.check_extension(cap) {
-                return Err(Error::MissingCapability(name));
-            }
-        }
-        if raw_cap(&kvm, CAP_SYNC_REGS) & SYNC_NEEDED != SYNC_NEEDED {
-            return Err(Error::MissingCapability("shared registers (KVM_CAP_SYNC_REGS)"));
-        }
+        let kvm = Kvm::new().map_err(|e| cannot_open(e.errno()))?;
+        check_kvm(kvm.get_api_version(), |cap| raw_cap(&kvm, cap))?;
         let offered = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("tell which processor features guests may use"))?;
+        check_processor(&offered, |function| __cpuid_count(function, 0))?;
         let cpuid = crate::cpuid::for_guest(&offered);
         let leaf = |function: u32, index: u32| {
             cpuid.as_slice().iter().find(|e| e.function == function && e.index == index).copied()
         };
-        let bit = |value: u32, n: u32| value & 1 << n != 0;
         let extended = leaf(7, 0).unwrap_or_default();
         let amd = leaf(0x8000_0001, 0).unwrap_or_default();
-        for (there, name) in [
-            (bit(amd.edx, 29), "64-bit mode"),
-            (bit(amd.edx, 11), "the syscall instruction"),
-            (bit(amd.edx, 20), "no-execute pages"),
-            // Asked of the processor itself: KVM without hardware virtualisation leaves them out of its list, and they work.
-            (bit(__cpuid(1).ecx, 27), "XSAVE (or the host kernel has not enabled it)"),
-            (bit(__cpuid_count(7, 0).ebx, 0), "FSGSBASE"),
-        ] {
-            if !there {
-                return Err(Error::UnsupportedProcessor(name));
-            }
-        }
         let xsave = leaf(0xd, 0).unwrap_or_default();
         let xcr0 = u64::from(xsave.eax) | u64::from(xsave.edx) << 32 | 3;
         // The leaf's size fields follow the XCR0 of whoever asks; so the size is computed from the components.
@@ -128,6 +101,51 @@ impl Host {
     }
 }
 
+/// Why `/dev/kvm` cannot be opened. The node may be there although no module is behind it.
+fn cannot_open(errno: i32) -> Error {
+    match errno {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::NoKvm,
+        libc::EACCES | libc::EPERM => Error::KvmPermission,
+        _ => Error::Host { what: "open /dev/kvm", source: std::io::Error::from_raw_os_error(errno) },
+    }
+}
+
+/// Whether KVM has what the machine needs; `cap` is KVM_CHECK_EXTENSION.
+fn check_kvm(version: i32, cap: impl Fn(u64) -> i32) -> Result<(), Error> {
+    if version != 12 {
+        return Err(Error::KvmVersion(version));
+    }
+    for (number, mask, name) in NEEDED {
+        let there = cap(number);
+        if there <= 0 || there & mask != mask {
+            return Err(Error::MissingCapability(name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the processor has what the machine needs: of what KVM offers, and (`native`) of the processor itself.
+fn check_processor(offered: &CpuId, native: impl Fn(u32) -> CpuidResult) -> Result<(), Error> {
+    let leaf = offered.as_slice().iter().find(|e| e.function == 0x8000_0001).copied().unwrap_or_default();
+    for (there, name) in [
+        (bit(leaf.edx, 29), "64-bit mode"),
+        (bit(leaf.edx, 11), "the syscall instruction"),
+        (bit(leaf.edx, 20), "no-execute pages"),
+        // Asked of the processor itself: KVM without hardware virtualisation leaves them out of its list, and they work.
+        (bit(native(1).ecx, 27), "XSAVE"),
+        (bit(native(7).ebx, 0), "FSGSBASE"),
+    ] {
+        if !there {
+            return Err(Error::UnsupportedProcessor(name));
+        }
+    }
+    Ok(())
+}
+
+fn bit(value: u32, n: u32) -> bool {
+    value & 1 << n != 0
+}
+
 fn raw_cap(kvm: &Kvm, cap: u64) -> i32 {
     kvm.check_extension_raw(cap)
 }
@@ -154,4 +172,52 @@ fn nested_paging() -> bool {
     ["/sys/module/kvm_intel/parameters/ept", "/sys/module/kvm_amd/parameters/npt"]
         .iter()
         .any(|path| std::fs::read_to_string(path).is_ok_and(|s| matches!(s.trim(), "Y" | "1")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    #[test]
+    fn an_open_that_fails_names_its_cure() {
+        assert!(matches!(cannot_open(libc::ENOENT), Error::NoKvm));
+        assert!(matches!(cannot_open(libc::ENODEV), Error::NoKvm));
+        assert!(matches!(cannot_open(libc::EACCES), Error::KvmPermission));
+        assert!(matches!(cannot_open(libc::EMFILE), Error::Host { .. }));
+        assert!(cannot_open(libc::ENOENT).to_string().contains("load kvm_intel or kvm_amd"));
+        assert!(cannot_open(libc::EACCES).to_string().contains("group kvm"));
+    }
+
+    #[test]
+    fn each_missing_capability_is_named() {
+        check_kvm(12, |_| 7).unwrap();
+        assert!(matches!(check_kvm(11, |_| 7), Err(Error::KvmVersion(11))));
+        for (missing, _, name) in NEEDED {
+            let e = check_kvm(12, |cap| if cap == missing { 0 } else { 7 }).unwrap_err();
+            assert!(e.to_string().contains(name), "{e}");
+        }
+        let partly = check_kvm(12, |cap| if cap == 74 { 1 } else { 7 });
+        assert!(matches!(partly, Err(Error::MissingCapability(_))), "general registers alone are too little");
+    }
+
+    #[test]
+    fn each_missing_processor_feature_is_named() {
+        let all = CpuidResult { eax: 0, ebx: 1, ecx: 1 << 27, edx: 0 };
+        let offer = |edx| {
+            let leaf = kvm_cpuid_entry2 { function: 0x8000_0001, edx, ..Default::default() };
+            CpuId::from_entries(&[leaf]).unwrap()
+        };
+        let good = 1 << 29 | 1 << 11 | 1 << 20;
+        check_processor(&offer(good), |_| all).unwrap();
+        for feature in [29, 11, 20] {
+            let e = check_processor(&offer(good & !(1 << feature)), |_| all).unwrap_err();
+            assert!(matches!(e, Error::UnsupportedProcessor(_)), "{e}");
+        }
+        let none = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        let e = check_processor(&offer(good), |f| if f == 7 { none } else { all }).unwrap_err();
+        assert!(e.to_string().contains("FSGSBASE"), "{e}");
+        let e = check_processor(&offer(good), |f| if f == 1 { none } else { all }).unwrap_err();
+        assert!(e.to_string().contains("XSAVE"), "{e}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::signal;
 use crate::stub;
 use guest::platform::{Access, Gpa, Ns, Platform, PlatformError, Root, Va};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Where the `out` of a genuine stub exit leaves rip: not seen yet, at the instruction, or after it.
@@ -32,6 +32,8 @@ pub struct Machine {
     pub(crate) host: Host,
     /// Thread that runs each vCPU now, 0 for none.
     threads: Vec<AtomicI32>,
+    /// Address space in which each vCPU runs guest code now, 0 for none.
+    running: Vec<AtomicU64>,
     /// Descriptor that ends the first vCPU's sleep, -1 while there is none.
     pub(crate) wake: AtomicI32,
     out_rip: AtomicU8,
@@ -56,6 +58,7 @@ impl Machine {
         arena.write(layout::IDT, &stub::idt())?;
         signal::install()?;
         let threads = (0..layout::MAX_VCPUS).map(|_| AtomicI32::new(0)).collect();
+        let running = (0..layout::MAX_VCPUS).map(|_| AtomicU64::new(0)).collect();
         let tsc_ok = AtomicBool::new(host.invariant_tsc);
         let machine = Arc::new(Machine {
             slots,
@@ -63,6 +66,7 @@ impl Machine {
             arena,
             host,
             threads,
+            running,
             wake: AtomicI32::new(-1),
             out_rip: AtomicU8::new(RIP_UNKNOWN),
             tsc_ok,
@@ -106,6 +110,13 @@ impl Machine {
     /// Guest code must not use the counter after all.
     pub(crate) fn distrust_tsc(&self) {
         self.tsc_ok.store(false, Ordering::Relaxed);
+    }
+
+    /// vCPU `index` runs guest code in this address space from now on; `None`: it runs none.
+    pub(crate) fn set_running(&self, index: usize, root: Option<Root>) {
+        if let Some(slot) = self.running.get(index) {
+            slot.store(root.map_or(0, |r| r.0), Ordering::Release);
+        }
     }
 
     /// A genuine stub exit had rip this far behind the stub's entry (0 or [`stub::OUT_LEN`]).
@@ -181,6 +192,11 @@ impl Platform for Machine {
     }
 
     fn destroy_root(&self, root: Root) {
+        // The kernel ends no address space under a running task. Should it ever: keeping some pages is better than giving them to others.
+        if self.running.iter().any(|r| r.load(Ordering::Acquire) == root.0) {
+            tracing::error!(root = root.0, "an address space that is in use is not destroyed");
+            return;
+        }
         self.tables.destroy_root(root);
     }
 

@@ -127,6 +127,13 @@ impl KvmVcpu {
         if let Some(exit) = refuse(regs) {
             return Ok(exit);
         }
+        self.machine.set_running(self.index, Some(root));
+        let result = self.run_in(regs, root);
+        self.machine.set_running(self.index, None);
+        result
+    }
+
+    fn run_in(&mut self, regs: &mut Regs, root: Root) -> Result<Exit, Error> {
         self.load(regs, root);
         loop {
             let generation = self.machine.arena().generation();
@@ -388,5 +395,7 @@ fn store(regs: &mut Regs, r: &kvm_regs, s: &kvm_sregs) {
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 mod tests;

@@ -163,6 +163,12 @@ impl Kernel {
         if request.flags.contains(VmFlags::GROWSDOWN) {
             return Err(Errno::EINVAL);
         }
+        if shared && self.file_is_write_sealed(file) {
+            if request.prot.contains(Prot::WRITE) {
+                return Err(Errno::EPERM);
+            }
+            request.may.remove(Prot::WRITE);
+        }
         request.backing =
             if matches!(source, MapSource::Zero) { Backing::Anon } else { Backing::File { file, offset } };
         Ok(())

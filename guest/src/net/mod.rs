@@ -207,6 +207,22 @@ impl Net {
         self.sockets.get_mut(id).ok_or(Errno::EBADF)
     }
 
+    /// Whether the counters agree with the queues, and ends of connections name each other: what a test checks after a storm of calls.
+    pub fn is_consistent(&self) -> bool {
+        let bytes: usize = self.sockets.iter().map(|(_, s)| s.charge()).sum();
+        let files: usize = self.sockets.iter().flat_map(|(_, s)| &s.queue).map(|m| m.files.len()).sum();
+        let counted = |s: &Socket| s.bytes == s.queue.iter().map(|m| m.rest().len()).sum::<usize>();
+        let joined = |id: u64, s: &Socket| {
+            let peer = s.peer.and_then(|p| self.sockets.get(p));
+            !s.is_connection() || peer.is_none_or(|p| p.peer == Some(id))
+        };
+        bytes == self.buffered
+            && files == self.in_flight
+            && self.doomed.is_empty()
+            && self.sockets.iter().all(|(id, s)| counted(s) && joined(id, s))
+            && self.by_port.values().flatten().all(|id| self.sockets.get(*id).is_some())
+    }
+
     /// Checks the limits of the sandbox before a message is queued. ENOBUFS, ETOOMANYREFS.
     fn admit(&self, bytes: usize, files: usize) -> Result<(), Errno> {
         if self.buffered.saturating_add(bytes).saturating_add(OVERHEAD) > MAX_BUFFERED {

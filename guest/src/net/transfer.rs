@@ -25,6 +25,8 @@ pub const MSG_DONTWAIT: u32 = 0x40;
 pub const MSG_WAITALL: u32 = 0x100;
 /// MSG_NOSIGNAL.
 pub const MSG_NOSIGNAL: u32 = 0x4000;
+/// MSG_ERRQUEUE: errors are never queued.
+pub const MSG_ERRQUEUE: u32 = 0x2000;
 /// MSG_OOB, which no socket here has.
 pub const MSG_OOB: u32 = 1;
 
@@ -521,6 +523,9 @@ impl Kernel {
         let attempt = self.socket_attempt(tid, s.options.receive_timeout);
         if flags & MSG_OOB != 0 {
             return Err(if s.is_inet() && s.is_connection() { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+        }
+        if flags & MSG_ERRQUEUE != 0 {
+            return Err(if s.is_inet() { Errno::EAGAIN } else { Errno::EOPNOTSUPP });
         }
         if s.style == Style::Stream {
             self.receive_stream(tid, id, iovecs, flags, nonblock, &attempt)

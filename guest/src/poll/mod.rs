@@ -66,6 +66,17 @@ impl Kernel {
         }
     }
 
+    /// Edge-triggered entries of an object report its next readiness, although nobody is woken now: a read or write met the end
+    /// of what a host stream had.
+    pub(crate) fn object_drained(&mut self, object: u64) {
+        let Some(watchers) = self.polls.by_object.get(&object) else { return };
+        for (set, fd, file) in watchers {
+            if let Some(set) = self.polls.sets.get_mut(*set) {
+                set.arm(*fd, *file);
+            }
+        }
+    }
+
     /// Host descriptors that sleeping tasks wait for: (descriptor, wants input, wants output).
     pub fn host_polls(&self) -> Vec<(i32, bool, bool)> {
         let mut waited: BTreeSet<u64> = BTreeSet::new();
@@ -127,7 +138,7 @@ impl Kernel {
             FileKind::Socket(id) => self.socket_poll(*id),
             FileKind::Work => {
                 let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
-                input | if self.work.is_full() { 0 } else { POLLOUT | POLLWRNORM }
+                input | if self.work.outbox.is_empty() { POLLOUT | POLLWRNORM } else { 0 }
             }
         }
     }

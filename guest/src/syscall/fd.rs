@@ -15,7 +15,13 @@ pub const TABLE: &[Entry] = &[
     Entry::full(1, "write", &[Arg::Fd, Arg::In(2), Arg::Uint], write),
     Entry::full(3, "close", &[Arg::Fd], close),
     Entry::full(5, "fstat", &[Arg::Fd, Arg::Ptr], fstat),
-    Entry::full(8, "lseek", &[Arg::Fd, Arg::Int, Arg::Int], lseek),
+    Entry::partial(
+        8,
+        "lseek",
+        &[Arg::Fd, Arg::Int, Arg::Int],
+        "SEEK_DATA and SEEK_HOLE see one hole, at the end",
+        lseek,
+    ),
     Entry::partial(
         16,
         "ioctl",
@@ -41,9 +47,9 @@ pub const TABLE: &[Entry] = &[
     Entry::full(74, "fsync", &[Arg::Fd], fsync),
     Entry::full(75, "fdatasync", &[Arg::Fd], fsync),
     Entry::full(77, "ftruncate", &[Arg::Fd, Arg::Uint], ftruncate),
-    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], fsync),
+    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], readahead),
     Entry::full(221, "fadvise64", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Int], fadvise),
-    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], fsync),
+    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], sync_file_range),
     Entry::full(284, "eventfd", &[Arg::Uint], eventfd),
     Entry::partial(
         285,
@@ -348,6 +354,27 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
 
 fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
     inode(c, fd)?;
+    ret(0)
+}
+
+fn readahead(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if c.k.open_file(id)?.flags & 3 == 1 {
+        return Err(Errno::EBADF);
+    }
+    let inode = inode(c, fd)?;
+    if c.k.vfs.inode(inode)?.is_dir() { Err(Errno::EINVAL) } else { ret(0) }
+}
+
+fn sync_file_range(c: &mut Context<'_>, &[fd, offset, len, flags, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let end = offset.cast_signed().checked_add(len.cast_signed());
+    if low32(flags) & !7 != 0 || offset.cast_signed() < 0 || end.is_none_or(|e| e < offset.cast_signed()) {
+        return Err(Errno::EINVAL);
+    }
+    if c.k.file_is_stream(id) {
+        return Err(Errno::ESPIPE);
+    }
     ret(0)
 }
 

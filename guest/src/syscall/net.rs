@@ -5,7 +5,8 @@ use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::net::addr::{AF_INET, AF_INET6, AF_UNIX, Address, Family, Given, MAX_ADDRESS};
 use crate::net::transfer::{
-    MSG_CTRUNC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, Outgoing, Progress, Received,
+    MSG_CTRUNC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, Outgoing,
+    Progress, Received,
 };
 use crate::net::{Cred, Style};
 use crate::num::{int, low32, u64_of, us};
@@ -528,7 +529,7 @@ fn receive_one(c: &mut Context<'_>, fd: u64, va: u64, flags: u32) -> Result<Prog
     let (file, _) = of(c, fd)?;
     let h = header(c, va)?;
     let iovecs = c.k.read_iovecs(c.tid, h.iovecs, h.count)?;
-    let known = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | 1;
+    let known = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_ERRQUEUE | 1;
     let got = match c.k.socket_receive(c.tid, file, &iovecs, flags & known)? {
         Progress::Done(got) => got,
         Progress::Sleep(block) => return Ok(Progress::Sleep(block)),

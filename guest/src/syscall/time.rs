@@ -263,7 +263,7 @@ pub fn write_remaining_sleep(k: &mut Kernel, tid: Tid, call: &Call, block: &Bloc
     let rem = match call.number {
         35 => nano_rem,
         230 => clock_rem,
-        _ => return,
+        _ => return super::poll::write_remaining(k, tid, call, block.deadline),
     };
     if rem == 0 || !block.relative {
         return;

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
 /// Bytes moved at a time between a file and user memory.
 const PIECE: u64 = 65536;
+/// Bytes that a call moves before it lets others have the kernel.
+const PASS: u64 = 1 << 20;
 /// O_NONBLOCK.
 pub const O_NONBLOCK: u32 = 0o4000;
 /// O_APPEND.
@@ -126,7 +128,14 @@ impl Kernel {
                 Ok(8)
             }
             FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) => Err(Errno::EINVAL),
-            FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
+            FileKind::HostStream(id) => {
+                let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
+                let (result, object) = (s.read(buf), s.object_in);
+                if !matches!(result, Ok(n) if n == buf.len()) {
+                    self.object_drained(object);
+                }
+                result
+            }
             FileKind::Work => self.work.peek(buf),
         }
     }
@@ -178,7 +187,12 @@ impl Kernel {
                 return Err(Errno::EINVAL);
             }
             FileKind::HostStream(id) => {
-                return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
+                let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
+                let (result, object) = (s.write(data), s.object_out);
+                if result == Err(Errno::EAGAIN) {
+                    self.object_drained(object);
+                }
+                return result;
             }
             FileKind::Work => return self.work.write(data),
         };
@@ -218,6 +232,22 @@ impl Kernel {
         all
     }
 
+    /// Bytes that a call which is tried again has moved already.
+    fn moved_before(&self, tid: Tid) -> u64 {
+        self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0))
+    }
+
+    /// Lets others run in the middle of a long transfer; the call goes on at once. A signal ends it with the bytes
+    /// moved so far.
+    fn pause(&mut self, file: u64, offset: Option<u64>, pos: u64, done: u64) -> Outcome {
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+            f.pos = pos;
+        }
+        let deadline = Some(self.platform.monotonic());
+        let restart = Restart::Partial;
+        Outcome::Block(Block { on: Vec::new(), deadline, relative: false, restart, memo: [done, 0] })
+    }
+
     /// Sleeps until a file may be ready; `memo` as in [`Block::memo`].
     fn block_on(&self, file: u64, events: u32, memo: u64) -> SysResult {
         let on = self.file_objects(file, events).into_iter().map(WaitKey::Object).collect();
@@ -245,9 +275,13 @@ impl Kernel {
             return self.signalfd_read(tid, &f, id, iovecs);
         }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
-        let mut pos = offset.unwrap_or(f.pos);
-        let mut done = 0u64;
+        let mut done = self.moved_before(tid).min(total);
+        let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
+        let begun = done;
         loop {
+            if done - begun >= PASS {
+                return Ok(self.pause(file, offset, pos, done));
+            }
             let want = (total - done).min(PIECE);
             let to = window(iovecs, done, want);
             if let (FileKind::HostStream(_), Some((va, _))) = (&f.kind, to.first()) {
@@ -308,21 +342,23 @@ impl Kernel {
             return Ok(self.socket_send(tid, file, &m)?.into());
         }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
-        let resumed =
-            self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0));
-        let mut done = resumed.min(total);
+        let mut done = self.moved_before(tid).min(total);
+        let begun = done;
         if total == 0 && !matches!(f.kind, FileKind::EventFd(_)) {
             return Ok(Outcome::Return(0));
         }
-        let mut pos = offset.unwrap_or(f.pos);
+        let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
         if let FileKind::Inode(inode) = f.kind {
             if f.flags & O_APPEND != 0 {
                 pos = self.inode_stat(inode)?.size;
             }
-            total = total.min(self.room_at(tid, pos)?);
+            total = total.min(done.saturating_add(self.room_at(tid, pos)?));
         }
         let atomic = total <= u64_of(PIPE_BUF);
         while done < total || total == 0 {
+            if done - begun >= PASS {
+                return Ok(self.pause(file, offset, pos, done));
+            }
             let want = (total - done).min(PIECE);
             let data = self.gather(tid, &window(iovecs, done, want));
             if data.is_empty() && want > 0 {
@@ -335,7 +371,8 @@ impl Kernel {
                 Ok(n) => {
                     done += u64_of(n);
                     pos = pos.saturating_add(u64_of(n));
-                    let stream = matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. });
+                    let stream =
+                        matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. } | FileKind::Work);
                     if u64_of(data.len()) < want || (n < data.len() && !stream) || total == 0 || n == 0 {
                         break;
                     }

@@ -46,6 +46,12 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether seals forbid new shared mappings that can be written to.
+    pub fn file_is_write_sealed(&self, file: u64) -> bool {
+        let Some(super::FileKind::Inode(inode)) = self.files.get(file).map(|f| &f.kind) else { return false };
+        self.seals(*inode).is_ok_and(|s| s & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0)
+    }
+
     /// Whether seals forbid writing up to `end`. EPERM.
     pub fn check_seal_write(&self, inode: InodeId, end: u64) -> Result<(), Errno> {
         let node = self.vfs.inode(inode)?;

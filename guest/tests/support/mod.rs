@@ -2,12 +2,12 @@
 //! their registers and look at the results in guest memory.
 
 // Each test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::panic)]
 
 use guest::exec::Spawn;
 use guest::kernel::{Kernel, Limits, Next};
-use guest::platform::Exit;
 use guest::platform::fake::{FakePlatform, FakeVcpu};
+use guest::platform::{Exit, Platform};
 use guest::task::{TaskState, Tid};
 use guest::vfs::Stdio;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl Machine {
             }
             match self.kernel.next(&mut self.vcpu) {
                 Next::Run(t) => self.current = Some(t),
+                Next::Idle { deadline: Some(d), .. } if d <= self.platform.monotonic() => continue,
                 _ => return false,
             }
             let state = self.kernel.task(tid).map(|t| t.state.clone());

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 const CODE: Va = 0x40_0000;
 const CODE_GPA: Gpa = 40 << 20;
+const DATA: Va = 0x50_0000;
 
 fn sandbox(cpus: usize) -> Sandbox {
     let limits = Limits { memory: u64::MAX, cpus, tasks: 16 };
@@ -39,6 +40,24 @@ fn deadline(ms: u64) -> RunOptions<'static> {
 const CALLS: &[u8] = b"\xb8\xf4\x01\0\0\x0f\x05\x49\xff\xc4\xeb\xf4";
 // 1: inc r12; jmp 1b
 const SPINS: &[u8] = b"\x49\xff\xc4\xeb\xfb";
+
+/// Adds a task to the address space of task `of`, with a page of data that both have at `DATA`.
+fn add_thread(sandbox: &Sandbox, tid: Tid, of: Tid, code: &[u8]) {
+    let machine = sandbox.machine();
+    let mut kernel = sandbox.kernel();
+    let mm = kernel.tasks[&of].mm;
+    let root = kernel.mms.get(mm).unwrap().root;
+    let (va, gpa) = (CODE + u64::from(tid) * 0x1000, CODE_GPA + u64::from(tid) * 0x1000);
+    machine.write(gpa, code).unwrap();
+    machine.map(root, va, gpa, 0x1000, Access { write: false, exec: true }).unwrap();
+    machine.map(root, DATA, CODE_GPA, 0x1000, Access { write: true, exec: false }).unwrap();
+    let mut task = Task::new(tid, of);
+    task.regs = Regs { rip: va, rdi: DATA, rflags: 0x202, ..Regs::default() };
+    task.mm = mm;
+    kernel.tasks.insert(tid, task);
+    kernel.tasks.get_mut(&of).unwrap().regs.rdi = DATA;
+    kernel.sched.push(tid);
+}
 
 #[test]
 fn a_program_makes_system_calls_until_the_deadline() {
@@ -79,6 +98,48 @@ fn a_second_virtual_processor_is_started_for_a_second_task() {
     s.pause().unwrap();
     assert!(s.is_paused());
     assert_eq!(s.run(&deadline(20)).unwrap(), Stop::TimedOut, "a paused sandbox goes on");
+}
+
+// 1: cmp dword ptr [rdi], 0; jne 1b; mov dword ptr [rdi], 1; inc r12; jmp 1b, and the other way round.
+const PING: &[u8] = b"\x83\x3f\x00\x75\xfb\xc7\x07\x01\0\0\0\x49\xff\xc4\xeb\xf0";
+const PONG: &[u8] = b"\x83\x3f\x01\x75\xfb\xc7\x07\x00\0\0\0\x49\xff\xc4\xeb\xf0";
+
+/// How often two threads that wait for each other without system calls take turns in 300 ms.
+fn turns(cpus: usize) -> u64 {
+    let mut s = sandbox(cpus);
+    add(&s, 1, PING);
+    add_thread(&s, 2, 1, PONG);
+    assert_eq!(s.run(&deadline(300)).unwrap(), Stop::TimedOut);
+    let kernel = s.kernel();
+    kernel.tasks[&1].regs.r12 + kernel.tasks[&2].regs.r12
+}
+
+#[test]
+fn two_threads_on_two_virtual_processors_run_at_the_same_time() {
+    // On one, each turn takes the time slice of 10 ms: some 30 in 300 ms. A busy host may give two vCPUs one processor for a while, so
+    // that they look like one: it is enough to see them run together once.
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        let (one, two) = (turns(1), turns(2));
+        seen.push((one, two));
+        if one <= 60 && two > 10 * one.max(10) {
+            return;
+        }
+    }
+    panic!("turns on one virtual processor and on two: {seen:?}");
+}
+
+#[test]
+fn an_address_space_in_which_a_virtual_processor_runs_is_not_destroyed() {
+    let s = sandbox(1);
+    let machine = s.machine();
+    let root = machine.create_root().unwrap();
+    machine.set_running(3, Some(root));
+    machine.destroy_root(root);
+    assert!(machine.tables().roots().contains(&root));
+    machine.set_running(3, None);
+    machine.destroy_root(root);
+    assert!(!machine.tables().roots().contains(&root));
 }
 
 #[test]
