@@ -1,8 +1,8 @@
 //! Sockets that live inside the sandbox: AF_UNIX, and AF_INET and AF_INET6 on the loopback addresses.
 //!
 //! There is no network and no protocol machinery: a connected stream is a queue of bytes each way with back pressure, a datagram
-//! is a message in its receiver's queue. `unix` and `inet` know names and how connections come about; `transfer` moves
-//! bytes to and from user memory; `options` holds what setsockopt(2) sets. This file owns the state and what closing does.
+//! is a message in its receiver's queue. `unix` and `inet` know names and how connections come about; `send` and `receive`
+//! move bytes from and to user memory; `options` holds what setsockopt(2) sets. This file owns the state and what closing does.
 //!
 //! Every byte and every descriptor in a queue is the guest's doing but the host's memory, so both have limits for the
 //! sandbox as a whole ([`MAX_BUFFERED`], [`MAX_IN_FLIGHT`], [`MAX_SOCKETS`]).
@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub mod addr;
 mod inet;
 pub mod options;
+mod receive;
+mod send;
 pub mod transfer;
 mod unix;
 
