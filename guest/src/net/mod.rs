@@ -171,6 +171,12 @@ impl Socket {
         self.bytes.saturating_add(self.queue.len().saturating_mul(OVERHEAD))
     }
 
+    /// A connection did not come about.
+    fn refused(&mut self) {
+        (self.state, self.error) = (State::Idle, Some(Errno::ECONNREFUSED));
+        (self.shut_read, self.shut_write) = (true, true);
+    }
+
     /// Whether a listener takes no more connections.
     fn is_full(&self) -> bool {
         matches!(self.state, State::Listening(backlog) if self.ready.len() > backlog)
@@ -401,7 +407,7 @@ impl Kernel {
         }
         for other in waiting {
             if let Some(s) = self.objects.net.sockets.get_mut(other) {
-                (s.state, s.error) = (State::Idle, Some(Errno::ECONNREFUSED));
+                s.refused();
             }
             self.socket_wake(other);
         }
@@ -537,7 +543,7 @@ impl Kernel {
         if (s.shut_read && s.shut_write) || reset {
             mask |= POLLHUP;
         }
-        if s.shut_read || (reset && s.error.is_some()) {
+        if s.shut_read {
             mask |= POLLRDHUP | input;
         }
         if !s.queue.is_empty() {

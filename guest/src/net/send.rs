@@ -88,7 +88,7 @@ impl Kernel {
                 }
                 // The other end has closed: it answers what is sent now with a reset.
                 let s = self.objects.net.get_mut(id)?;
-                (s.shut_write, s.error) = (true, Some(Errno::EPIPE));
+                (s.shut_write, s.error, s.state) = (true, Some(Errno::EPIPE), State::Idle);
                 self.socket_wake(id);
                 return Ok(Progress::Done(total));
             };
