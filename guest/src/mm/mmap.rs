@@ -375,7 +375,8 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         if new_len < old_len && !fixed {
-            self.munmap(mm, addr + new_len, old_len - new_len)?;
+            let cut = addr.checked_add(new_len).ok_or(Errno::EINVAL)?;
+            self.munmap(mm, cut, old_len - new_len)?;
             return Ok(addr);
         }
         if old_len > vma.end - addr && new_len >= old_len {

@@ -2,6 +2,7 @@
 //! sleeps on the file's object; how far a blocked write got is in its `Block::memo`.
 
 use super::eventfd::EventFd;
+use super::inode::Kind;
 use super::pipe::{PIPE_BUF, Pipe};
 use super::stream::HostStream;
 use super::{FileKind, MapSource, OpenFile, Stat};
@@ -306,8 +307,14 @@ impl Kernel {
             self.file_consume(&f, moved);
             done += u64_of(moved);
             pos = pos.saturating_add(u64_of(moved));
-            let once =
-                matches!(f.kind, FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::HostStream(_));
+            // Generated text is made anew for every piece, so a long read of it comes back short, as Linux's do.
+            let once = match &f.kind {
+                FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::HostStream(_) => true,
+                FileKind::Inode(inode) => {
+                    self.vfs.inode(*inode).is_ok_and(|n| matches!(n.kind, Kind::Synth(_)))
+                }
+                _ => false,
+            };
             if moved < us(want) || done >= total || once {
                 break;
             }
