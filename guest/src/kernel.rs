@@ -231,15 +231,6 @@ impl crate::fork::Reset for Deadlines {
     }
 }
 
-/// Most numbers that are counted apart: a guest may try all of them.
-const MAX_COUNTED: usize = 1024;
-
-/// Counts a system call; what does not fit is counted under `u64::MAX`.
-pub fn count(map: &mut BTreeMap<u64, u64>, number: u64) {
-    let fits = map.len() < MAX_COUNTED || map.contains_key(&number);
-    *map.entry(if fits { number } else { u64::MAX }).or_default() += 1;
-}
-
 impl Kernel {
     /// A booted guest OS without processes: the state of an OS seed.
     pub fn new(platform: Arc<dyn Platform>, limits: Limits) -> Result<Self, crate::errno::Errno> {
@@ -566,10 +557,10 @@ impl Kernel {
     fn enter_syscall(&mut self, tid: Tid) {
         if let Some(task) = self.tasks.get_mut(&tid) {
             let r = &task.regs;
-            task.syscall =
-                Some(crate::task::Call { number: r.rax, args: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] });
+            // Linux takes the number from eax.
+            let number = u64::from(crate::num::low32(r.rax));
+            task.syscall = Some(crate::task::Call { number, args: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] });
             task.resume = None;
-            let number = r.rax;
             Counters::count(&mut self.counters.syscalls, number);
         }
     }
