@@ -39,9 +39,11 @@ pub struct EpollSet {
 }
 
 impl EpollSet {
-    /// Readiness of an entry changed.
-    pub fn arm(&mut self, fd: i32, file: u64) {
-        if let Some(w) = self.watches.get_mut(&(fd, file)) {
+    /// Readiness of an entry may have changed in these events.
+    pub fn arm(&mut self, fd: i32, file: u64, events: u32) {
+        if let Some(w) = self.watches.get_mut(&(fd, file))
+            && (events == u32::MAX || w.events & events != 0)
+        {
             w.armed = true;
         }
     }

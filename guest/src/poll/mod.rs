@@ -29,9 +29,9 @@ pub const POLLWRNORM: u32 = 256;
 /// poll(2).
 pub const POLLRDHUP: u32 = 0x2000;
 /// Events that mean input.
-const INPUT: u32 = 1 | 2 | 64 | 128 | 0x2000;
+pub(crate) const INPUT: u32 = 1 | 2 | 64 | 128 | 0x2000;
 /// Events that mean output.
-const OUTPUT: u32 = 4 | 256 | 512;
+pub(crate) const OUTPUT: u32 = 4 | 256 | 512;
 
 /// Epoll sets and which objects they watch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,13 +45,28 @@ pub struct Polls {
 impl Kernel {
     /// An object's readiness changed: edge-triggered entries are armed, and epoll sets that hold it are woken.
     pub fn object_changed(&mut self, object: u64) {
+        self.object_changed_for(object, u32::MAX);
+    }
+
+    /// Wakes who sleeps on an object because these events may have come: taking bytes makes room and is no edge of input, putting
+    /// some in is none of output.
+    pub(crate) fn wake_for(&mut self, object: u64, events: u32) {
+        self.object_changed_for(object, events);
+        if let Some(tids) = self.waiters.get(&WaitKey::Object(object)) {
+            for tid in tids.clone() {
+                self.unblock(tid, crate::wait::Cause::Woken);
+            }
+        }
+    }
+
+    fn object_changed_for(&mut self, object: u64, events: u32) {
         let mut todo = vec![object];
         let mut seen = BTreeSet::new();
         while let Some(object) = todo.pop() {
             let Some(watchers) = self.polls.by_object.get(&object) else { continue };
             for (set, fd, file) in watchers {
                 let Some(set) = self.polls.sets.get_mut(*set) else { continue };
-                set.arm(*fd, *file);
+                set.arm(*fd, *file, events);
                 if seen.insert(set.object) {
                     todo.push(set.object);
                 }
@@ -72,7 +87,7 @@ impl Kernel {
         let Some(watchers) = self.polls.by_object.get(&object) else { return };
         for (set, fd, file) in watchers {
             if let Some(set) = self.polls.sets.get_mut(*set) {
-                set.arm(*fd, *file);
+                set.arm(*fd, *file, u32::MAX);
             }
         }
     }

@@ -164,7 +164,7 @@ impl Kernel {
             _ => None,
         };
         if let Some(object) = object.filter(|_| n > 0) {
-            self.wake(WaitKey::Object(object));
+            self.wake_for(object, crate::poll::OUTPUT);
         }
     }
 
@@ -196,7 +196,7 @@ impl Kernel {
             }
             FileKind::Work => return self.work.write(data),
         };
-        self.wake(WaitKey::Object(object));
+        self.wake_for(object, crate::poll::INPUT);
         Ok(n)
     }
 
