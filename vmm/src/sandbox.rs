@@ -61,8 +61,11 @@ pub enum Stop {
     Control,
 }
 
-/// How often the host's count of resident memory is looked at while guest code runs, ns.
-const MEMORY_PERIOD: Ns = 20_000_000;
+/// The host's count of resident memory is looked at after a time in which guest code cannot use up what is left of its limit, but not
+/// more often, and not more seldom, than this, ns.
+const MEMORY_PERIOD: (Ns, Ns) = (10_000_000, 1_000_000_000);
+/// Bytes per ns that one vCPU can touch for the first time at most: a host zeroes pages no faster than its memory takes them.
+const FILL_RATE: u64 = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -167,6 +170,7 @@ impl Sandbox {
         self.resume()?;
         let started = now();
         let Some(live) = &mut self.live else { return Err(Error::NotPaused) };
+        live.ticker = live.ticker.take().filter(Ticker::is_mine);
         live.vcpu.attach();
         live.crew.release(&self.shared);
         let mut driver = Driver {
@@ -174,7 +178,7 @@ impl Sandbox {
             shared: &self.shared,
             max_vcpus: self.config.max_vcpus.min(self.machine.host.max_vcpus),
             options,
-            checked_memory: 0,
+            check_memory: 0,
             checked_control: 0,
         };
         let result = driver.drive(live);
@@ -202,7 +206,8 @@ struct Driver<'a> {
     shared: &'a Arc<Shared>,
     max_vcpus: usize,
     options: &'a RunOptions<'a>,
-    checked_memory: Ns,
+    /// When memory is to be looked at next.
+    check_memory: Ns,
     checked_control: Ns,
 }
 
@@ -271,8 +276,14 @@ impl Driver<'_> {
                 self.shared.notify();
             }
         }
-        if self.options.control.is_some() || !polls.is_empty() || limit != u64::MAX {
+        if self.options.control.is_some() || !polls.is_empty() {
             due = Some(due.map_or(tick, |d| d.min(tick)));
+        }
+        if limit != u64::MAX {
+            if time >= self.check_memory {
+                self.look_at_memory(kernel, time, live.crew.len() as u64 + 1);
+            }
+            due = Some(due.map_or(self.check_memory, |d| d.min(self.check_memory)));
         }
         if let Some(deadline) = self.options.deadline {
             due = Some(due.map_or(deadline, |d| d.min(deadline)));
@@ -283,16 +294,9 @@ impl Driver<'_> {
                 return Ok(Some(Stop::Control));
             }
         }
-        if time >= self.checked_memory + MEMORY_PERIOD {
-            let first = self.checked_memory == 0;
-            self.checked_memory = time;
-            if !first && self.machine.resident() > limit {
-                kernel.out_of_memory();
-            }
-        }
         match due {
             Some(due) => {
-                if live.ticker.as_ref().is_none_or(|t| !t.is_mine()) {
+                if live.ticker.is_none() {
                     live.ticker = Some(Ticker::new()?);
                 }
                 if let Some(ticker) = &mut live.ticker {
@@ -306,6 +310,21 @@ impl Driver<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Enforces the memory limit, and tells when to look again. The first look of a run is put off: most runs end sooner.
+    fn look_at_memory(&mut self, kernel: &mut Kernel, time: Ns, vcpus: u64) {
+        let (shortest, longest) = MEMORY_PERIOD;
+        if self.check_memory == 0 {
+            self.check_memory = time + shortest;
+            return;
+        }
+        let (used, limit) = (self.machine.resident(), kernel.limits.memory);
+        if used > limit {
+            kernel.out_of_memory();
+        }
+        let safe = limit.saturating_sub(used) / (FILL_RATE * vcpus);
+        self.check_memory = time + safe.clamp(shortest, longest);
     }
 
     /// Sleeps until something happens.
@@ -375,13 +394,10 @@ pub(crate) fn enter<'k>(
     let Some((mut regs, mm)) = task.map(|t| (t.regs.clone(), t.mm)) else { return Ok(kernel) };
     let Some(root) = kernel.mms.get(mm).map(|m| m.root) else { return Ok(kernel) };
     drop(kernel);
-    let entered = now();
     let exit = vcpu.run(&mut regs, root)?;
-    let spent = now().saturating_sub(entered);
     let mut kernel = shared.kernel();
     if let Some(task) = kernel.task_mut(tid) {
         task.regs = regs;
-        task.cpu_ns = task.cpu_ns.saturating_add(spent);
     }
     kernel.on_exit(vcpu, tid, exit);
     Ok(kernel)
