@@ -1,10 +1,12 @@
 //! Signals that the operator sends: passed on to the guest by `run`, and the clean-up on Ctrl-C elsewhere.
 
+use anyhow::Context;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Signals that `run` passes on to the guest's first process.
 const PASSED_ON: &[i32] = &[
@@ -53,22 +55,49 @@ impl Inbox {
     }
 }
 
-/// On SIGINT, SIGTERM or SIGHUP: removes the directory, kills the process group of the peer that runs now, and exits with 128 + signal.
-/// The sandboxes die with this process.
-pub fn clean_up_on_signal(
-    dir: std::path::PathBuf,
-    peer: Arc<std::sync::atomic::AtomicI32>,
-) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            if let Some(pid) = rustix::process::Pid::from_raw(peer.load(Ordering::SeqCst)) {
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+/// A new directory that goes away however the process ends: when this is dropped, or on SIGINT, SIGTERM and SIGHUP, which also kill the
+/// process group of the peer that runs now and then end this process with 128 + signal. (Its sandboxes die with it.)
+pub struct Scratch {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Process group of the peer that runs now; 0 for none.
+    pub peer: Arc<AtomicI32>,
+}
+
+impl Scratch {
+    /// Makes the directory, after the clean-up is in place.
+    pub fn new(prefix: &str) -> anyhow::Result<Scratch> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let peer = Arc::new(AtomicI32::new(0));
+        let place = Arc::new(Mutex::new(None::<PathBuf>));
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let (group, guarded) = (peer.clone(), place.clone());
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                // Held until the end, so that no directory is made after the look.
+                let place = guarded.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(pid) = rustix::process::Pid::from_raw(group.load(Ordering::SeqCst)) {
+                    let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                }
+                if let Some(dir) = &*place {
+                    let _ = std::fs::remove_dir_all(dir);
+                }
+                std::process::exit(128 + signal);
             }
-            let _ = std::fs::remove_dir_all(&dir);
-            std::process::exit(128 + signal);
-        }
-    })?;
-    Ok(())
+        })?;
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir()
+            .context("cannot make a temporary directory (set TMPDIR to one that is writable)")?
+            .keep();
+        *place = Some(path.clone());
+        Ok(Scratch { path, peer })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
 }

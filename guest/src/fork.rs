@@ -1,6 +1,6 @@
 //! What happens to each part of the kernel's state when its sandbox is forked.
 //!
-//! Every field of a type declared with [`forkable!`] says one of three words, and there is no default:
+//! Every field of a type declared with [`forkable!`](crate::forkable) says one of three words, and there is no default:
 //! `inherit` (the child keeps it, field by field where the type is itself forkable), `reset` (the child starts afresh:
 //! [`Reset::reset`]), `reissue` (the child gets a new value from the [`ForkArgs`]: [`Reissue::reissue`]).
 //! [`inheritance_table`](crate::kernel::Kernel::inheritance_table) lists the declarations; docs/INHERITANCE.md is generated from it.

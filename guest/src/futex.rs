@@ -5,6 +5,7 @@
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::mm::VmFlags;
 use crate::platform::{Gpa, Va};
 use crate::task::Tid;
 use crate::wait::Cause;
@@ -27,7 +28,9 @@ const SPINS: usize = 64;
 pub enum FutexKey {
     /// A private futex: address space and address.
     Private(u64, Va),
-    /// A shared one: its guest-physical address.
+    /// A shared one in private memory: address space and address, since a copy at a write moves the page.
+    Unshared(u64, Va),
+    /// A shared one in shared memory: its guest-physical address.
     Shared(Gpa),
 }
 
@@ -134,16 +137,17 @@ impl Kernel {
         if va >= crate::platform::TASK_SIZE {
             return Err(Errno::EFAULT);
         }
+        let mm = self.tasks.get(&tid).ok_or(Errno::ESRCH)?.mm;
         if private {
-            let mm = self.tasks.get(&tid).ok_or(Errno::ESRCH)?.mm;
             return Ok(FutexKey::Private(mm, va));
         }
-        // A written page has a lasting address; one that cannot be written has no copy to come.
-        let gpa = match self.user_gpa(tid, va, true) {
-            Ok(gpa) => gpa,
-            Err(_) => self.user_gpa(tid, va, false)?,
-        };
-        Ok(FutexKey::Shared(gpa))
+        let gpa = self.user_gpa(tid, va, false)?;
+        let vma = self.mms.get(mm).and_then(|m| m.find(va)).ok_or(Errno::EFAULT)?.1;
+        Ok(if vma.flags.contains(VmFlags::SHARED) {
+            FutexKey::Shared(gpa)
+        } else {
+            FutexKey::Unshared(mm, va)
+        })
     }
 
     /// Reads a futex word.
@@ -272,5 +276,27 @@ mod tests {
         f.forget(2);
         assert!(f.take(A, 9, 1).is_empty());
         assert!(!f.was_woken(2));
+    }
+
+    /// pthread_join waits like this, and another thread's fork makes the page a copy at the next write.
+    #[test]
+    fn a_shared_wait_on_private_memory_is_found_after_a_fork_of_the_process() {
+        let p = std::sync::Arc::new(crate::platform::fake::FakePlatform::new(64 << 20));
+        let mut k = Kernel::new(p, crate::kernel::Limits::default()).unwrap();
+        let mm = k.mm_new().unwrap();
+        crate::exec::test_task(&mut k, 1, mm, 0, 0);
+        let va = k.mmap(1, 0, 4096, 3, 0x22, None, 0).unwrap();
+        k.put_u32(1, va, 7).unwrap();
+        let before = k.futex_key(1, va, false).unwrap();
+        let child = k.mm_fork(mm).unwrap();
+        k.put_u32(1, va, 0).unwrap();
+        assert_eq!(k.futex_key(1, va, false), Ok(before));
+        crate::exec::test_task(&mut k, 2, child, 0, 0);
+        assert_ne!(k.futex_key(2, va, false), Ok(before));
+        let va = k.mmap(1, 0, 4096, 3, 0x21, None, 0).unwrap();
+        let (before, child) = (k.futex_key(1, va, false).unwrap(), k.mm_fork(mm).unwrap());
+        k.put_u32(1, va, 1).unwrap();
+        crate::exec::test_task(&mut k, 2, child, 0, 0);
+        assert_eq!(k.futex_key(2, va, false), Ok(before));
     }
 }

@@ -88,9 +88,9 @@ impl Reissue for Limits {
 /// Counters for `--stats` and tests.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// System calls handled, by number.
+    /// System calls handled, by number; those from [`Counters::LAST`] on together.
     pub syscalls: BTreeMap<u64, u64>,
-    /// Calls that returned ENOSYS because the table has no such entry, by number.
+    /// Calls that returned ENOSYS because the table has no such entry, by number as in `syscalls`.
     pub unknown: BTreeMap<u64, u64>,
     /// Page faults that the kernel resolved or turned into a signal.
     pub page_faults: u64,
@@ -98,6 +98,17 @@ pub struct Counters {
     pub exceptions: u64,
     /// Processes killed at the memory limit.
     pub oom_kills: u64,
+}
+
+impl Counters {
+    /// Where calls with this and all larger numbers are counted: the guest chooses the number, and must not choose how much the
+    /// host remembers.
+    pub const LAST: u64 = 1023;
+
+    /// Counts a call in one of the maps.
+    pub fn count(map: &mut BTreeMap<u64, u64>, number: u64) {
+        *map.entry(number.min(Counters::LAST)).or_default() += 1;
+    }
 }
 
 impl crate::fork::Reset for Counters {
@@ -389,7 +400,13 @@ impl Kernel {
 
     /// The oldest message that the guest wrote to the work channel.
     pub fn take_answer(&mut self) -> Option<Vec<u8>> {
-        self.work.outbox.pop_front()
+        let answer = self.work.outbox.pop_front();
+        if answer.is_some() {
+            // A writer may go on.
+            let object = self.work.object;
+            self.wake(WaitKey::Object(object));
+        }
+        answer
     }
 
     /// Tells the kernel that a host descriptor it asked to poll is ready.
@@ -502,10 +519,13 @@ impl Kernel {
             task.aux.rseq_event |= !matches!(exit, Exit::Syscall);
         }
         match exit {
+            // A thread that is to die does nothing any more: its exit_group or execve would be the whole process's.
+            _ if self.task(tid).is_some_and(|t| t.exiting) => {}
             Exit::Syscall => {
                 self.enter_syscall(tid);
                 self.run_syscall(vcpu, tid);
             }
+            Exit::Exception { vector: vector @ (16 | 19), .. } => self.float_exception(vcpu, tid, vector),
             Exit::Exception { vector, error, cr2 } => self.exception(tid, vector, error, cr2),
             Exit::Illegal => self.force_signal(tid, SigInfo::segv_general()),
             Exit::BadMemory => self.force_signal(tid, SigInfo::bus_unknown()),
@@ -541,7 +561,7 @@ impl Kernel {
                 Some(crate::task::Call { number: r.rax, args: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] });
             task.resume = None;
             let number = r.rax;
-            *self.counters.syscalls.entry(number).or_default() += 1;
+            Counters::count(&mut self.counters.syscalls, number);
         }
     }
 

@@ -18,6 +18,7 @@ pub mod fork;
 pub mod futex;
 pub mod kernel;
 pub mod mm;
+pub mod net;
 pub mod num;
 pub mod platform;
 pub mod poll;

@@ -75,6 +75,7 @@ impl Kernel {
 
     fn timer_slot(&mut self, action: &TimerAction) -> Option<&mut Armed> {
         match action {
+            TimerAction::TimerFd(id) => Some(&mut self.objects.timerfds.get_mut(*id)?.armed),
             TimerAction::IntervalReal(pid) => Some(&mut self.processes.get_mut(pid)?.aux.timers.real),
             TimerAction::Posix(pid, id) => {
                 self.processes.get_mut(pid)?.aux.timers.posix.get_mut(id).map(|t| &mut t.armed)
@@ -109,6 +110,7 @@ impl Kernel {
                     self.signal_process(pid, SigInfo { signo: 14, code: 0x80, ..SigInfo::default() });
                 }
                 TimerAction::Posix(pid, id) => self.posix_expired(pid, id, missed),
+                TimerAction::TimerFd(id) => self.timerfd_expired(id, missed),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A packet socket that carries messages with descriptors.
 //!
-//! A message is a header packet (body length, up to [`INLINE`] bytes of the body, descriptors) followed by packets with the rest.
+//! A message is a header packet (body length, up to [`INLINE`] bytes of the body, descriptors) followed by packets of [`CHUNK`] bytes
+//! with the rest.
 //! The receiving side bounds the length, because the peer may be a sandbox that a hostile guest has taken over.
 
 use rustix::io::Errno;
@@ -12,8 +13,10 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Body bytes that travel with the header; more follow in packets of this size.
-pub const INLINE: usize = 64 << 10;
+/// Body bytes that travel with the header. Small, because a fresh child of a fork pays for each page of its buffer.
+pub const INLINE: usize = 4 << 10;
+/// Bytes of each packet after the first.
+pub const CHUNK: usize = 64 << 10;
 /// Longest message accepted, bytes: a 6 MiB payload with its envelope.
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Most descriptors with one message.
@@ -88,7 +91,7 @@ impl Channel {
                 SendFlags::NOSIGNAL,
             )
         })?;
-        for chunk in rest.chunks(INLINE) {
+        for chunk in rest.chunks(CHUNK) {
             retry(|| rustix::net::send(&self.socket, chunk, SendFlags::NOSIGNAL))?;
         }
         Ok(())
@@ -131,7 +134,7 @@ impl Channel {
         }
         while body.len() < total {
             let start = body.len();
-            body.resize(total.min(start + INLINE), 0);
+            body.resize(total.min(start + CHUNK), 0);
             let want = body.len() - start;
             let (n, _) = retry(|| rustix::net::recv(&self.socket, &mut body[start..], RecvFlags::empty()))?;
             if n == 0 {
@@ -167,7 +170,7 @@ mod tests {
     #[test]
     fn long_messages_and_descriptors_arrive_whole() {
         let (a, b) = Channel::pair().unwrap();
-        let body: Vec<u8> = (0..INLINE * 2 + 17).map(|i| (i % 251) as u8).collect();
+        let body: Vec<u8> = (0..INLINE + CHUNK * 2 + 17).map(|i| (i % 251) as u8).collect();
         let sent = body.clone();
         let sender = std::thread::spawn(move || {
             let null = std::fs::File::open("/dev/null").unwrap();

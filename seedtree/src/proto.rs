@@ -152,6 +152,19 @@ pub enum Failure {
     Machine(String),
 }
 
+impl Failure {
+    /// A stable name for programs, in the style of AWS Lambda's error types.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Failure::TimedOut(_) | Failure::Stuck => "Sandbox.Timedout",
+            Failure::Exited(_) | Failure::Killed(_) => "Runtime.ExitError",
+            Failure::OutOfMemory(_) => "Runtime.OutOfMemory",
+            Failure::Start { .. } => "Runtime.InvalidEntrypoint",
+            Failure::Machine(_) => "Sandbox.Failure",
+        }
+    }
+}
+
 /// Sends a message.
 pub fn send<T: Serialize>(
     channel: &Channel,

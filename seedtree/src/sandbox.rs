@@ -255,7 +255,7 @@ impl Process {
         self.prepare(spec, phases)?;
         if let Some(set) = self.working_set.clone() {
             let t = now();
-            self.touch(&set)?;
+            self.sandbox.touch(&set).map_err(|e| Failure::Machine(chain(&e)))?;
             phases.prefill += now() - t;
         }
         // The spare has waited: what it knew of time and chance is stale, as at a fork.
@@ -272,11 +272,6 @@ impl Process {
         let answer = self.until_answer(deadline, &spec)?;
         phases.run = now() - start;
         Ok(Some(answer))
-    }
-
-    /// Maps the working set into the machine by touching it from the guest side, before any request is there to wait for it.
-    fn touch(&mut self, _set: &WorkingSet) -> Result<(), Failure> {
-        Ok(())
     }
 
     fn until_answer(&mut self, deadline: u64, spec: &ForkSpec) -> Result<Vec<u8>, Failure> {

@@ -2,7 +2,7 @@
 
 use crate::channel::ChannelError;
 use crate::handle::{Child, Fork, HandleError, Seed, await_ready, next};
-use crate::proto::{Event, ForkSpec, Measures, Phases, Request, Role, Step, send};
+use crate::proto::{Event, Failure, ForkSpec, Measures, Phases, Request, Role, Step, send};
 use crate::runtime::{Function, MAX_PAYLOAD, Reply, Runtime};
 use crate::sandbox::now;
 use crate::spares::{Spare, Spares};
@@ -44,12 +44,28 @@ pub enum TreeError {
     /// The event is not JSON.
     #[error("the event is not JSON")]
     EventNotJson(#[source] serde_json::Error),
+    /// The event is not text: JSON is UTF-8 (RFC 8259, section 8.1).
+    #[error("the event is not JSON: it is not UTF-8")]
+    EventNotText(#[source] std::str::Utf8Error),
     /// The answer is too long.
     #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
     AnswerTooLong(usize),
     /// The runtime broke its protocol.
     #[error("the function's runtime answered out of protocol")]
     Protocol,
+}
+
+impl TreeError {
+    /// The failure, when it is the function's own doing (it exited, crashed, ran out of time or memory) and not the host's.
+    pub fn function_failure(&self) -> Option<&Failure> {
+        match self {
+            TreeError::Sandbox { source: HandleError::Failed(failure), .. } => match failure {
+                Failure::Machine(_) | Failure::Start { .. } => None,
+                failure => Some(failure),
+            },
+            _ => None,
+        }
+    }
 }
 
 /// What a tree grows on.
@@ -218,7 +234,9 @@ impl Tree {
         if event.len() > MAX_PAYLOAD {
             return Err(TreeError::EventTooLong(event.len()));
         }
-        serde_json::from_slice::<serde::de::IgnoredAny>(event).map_err(TreeError::EventNotJson)?;
+        // What is skipped is not checked to be UTF-8 by the parser.
+        let text = std::str::from_utf8(event).map_err(TreeError::EventNotText)?;
+        serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(TreeError::EventNotJson)?;
         Ok(())
     }
 

@@ -144,10 +144,8 @@ impl Prepared {
         let zero = kvm_cpuid_entry2::default();
         let mut cpuid = Box::new(Cpuid { nent: MAX_CPUID as u32, padding: 0, entries: [zero; MAX_CPUID] });
         // SAFETY: the structure has `nent` entries behind its header.
-        check(
-            unsafe { libc::ioctl(kvm, GET_SUPPORTED_CPUID, ptr::from_mut(&mut *cpuid)) }.into(),
-            "KVM_GET_SUPPORTED_CPUID",
-        )?;
+        let got = unsafe { libc::ioctl(kvm, GET_SUPPORTED_CPUID, ptr::from_mut(&mut *cpuid)) };
+        check(got.into(), "KVM_GET_SUPPORTED_CPUID")?;
         let pages = load.resident_pages.max(load.touches).max(1) as usize;
         let memory_len = (pages * 4096).next_multiple_of(2 << 20);
         let (kernel, memory) = (anonymous(KERNEL_LEN)?, anonymous(memory_len)?);

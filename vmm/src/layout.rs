@@ -5,6 +5,7 @@
 //! gpa 0x0000_2000  interrupt descriptor table (256 gates)
 //! gpa 0x0000_3000  stub code: the only page that user mode may reach (read, execute)
 //! gpa 0x0000_4000  page directory shared by all roots, and its page table at 0x5000
+//! gpa 0x0000_6000  list of addresses for the routine that touches a working set (user mode may read it)
 //! gpa 0x0001_0000  per vCPU: a page with its task state segment, a page of exception stack
 //! gpa 0x0010_0000  pool of page tables, to FIRST_EXTENT
 //! ```
@@ -25,6 +26,10 @@ pub const STUB: Gpa = 0x3000;
 pub const WINDOW_PD: Gpa = 0x4000;
 /// Page table of the window, shared by all roots.
 pub const WINDOW_PT: Gpa = 0x5000;
+/// List of addresses for the routine that touches a working set.
+pub const TOUCH_LIST: Gpa = 0x6000;
+/// Addresses that the list has room for.
+pub const TOUCH_ENTRIES: usize = ((VCPU_PAGES - TOUCH_LIST) / 8) as usize;
 /// First page of the vCPUs' own pages.
 pub const VCPU_PAGES: Gpa = 0x1_0000;
 /// Bytes of each vCPU's own pages.

@@ -86,6 +86,10 @@ impl PageTables {
         tables.set(layout::WINDOW_PD, layout::WINDOW_PT | TABLE)?;
         let stub = layout::STUB | PRESENT | USER | ACCESSED;
         tables.set(layout::WINDOW_PT + layout::STUB / PAGE_SIZE * 8, stub)?;
+        for page in (layout::TOUCH_LIST..layout::VCPU_PAGES).step_by(PAGE_SIZE as usize) {
+            let entry = page | PRESENT | USER | ACCESSED | NO_EXEC;
+            tables.set(layout::WINDOW_PT + page / PAGE_SIZE * 8, entry)?;
+        }
         // The processor only reads the descriptor tables and task state segments; the exception stacks it writes.
         let read_only = PRESENT | ACCESSED | NO_EXEC;
         for page in [layout::GDT, layout::IDT] {

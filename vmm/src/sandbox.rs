@@ -82,6 +82,8 @@ pub struct Sandbox {
 struct Live {
     crew: Crew,
     ticker: Option<Ticker>,
+    /// When memory is to be looked at next; 0: not decided.
+    check_memory: Ns,
     vcpu: KvmVcpu,
     vm: Arc<VmFd>,
 }
@@ -98,6 +100,17 @@ impl Sandbox {
     /// The guest kernel. No guest code runs between calls of [`Sandbox::run`].
     pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
         self.shared.kernel()
+    }
+
+    /// Puts another state of the guest kernel onto the same memory, such as this one's after it was written out and read back; returns
+    /// the old one. The sandbox must be paused. The new state gets this machine as its platform; its root directory and standard streams are
+    /// the caller's to give back ([`Kernel::set_root_fd`], [`Kernel::reissue_stdio`]).
+    pub fn replace_kernel(&mut self, mut kernel: Kernel) -> Result<Kernel, Error> {
+        if !self.is_paused() {
+            return Err(Error::NotPaused);
+        }
+        kernel.platform = guest::kernel::PlatformHandle(self.machine.clone());
+        Ok(std::mem::replace(&mut *self.shared.kernel(), kernel))
     }
 
     /// The machine.
@@ -140,7 +153,7 @@ impl Sandbox {
         self.timings.vm_create = t1 - t0;
         self.timings.slots = t2 - t1;
         self.timings.vcpu = t3 - t2;
-        self.live = Some(Live { crew: Crew::default(), ticker: None, vcpu, vm });
+        self.live = Some(Live { crew: Crew::default(), ticker: None, check_memory: 0, vcpu, vm });
         Ok(())
     }
 
@@ -178,7 +191,6 @@ impl Sandbox {
             shared: &self.shared,
             max_vcpus: self.config.max_vcpus.min(self.machine.host.max_vcpus),
             options,
-            check_memory: 0,
             checked_control: 0,
         };
         let result = driver.drive(live);
@@ -206,8 +218,6 @@ struct Driver<'a> {
     shared: &'a Arc<Shared>,
     max_vcpus: usize,
     options: &'a RunOptions<'a>,
-    /// When memory is to be looked at next.
-    check_memory: Ns,
     checked_control: Ns,
 }
 
@@ -238,13 +248,12 @@ impl Driver<'_> {
                     }
                     kernel.save_fpu(&mut live.vcpu);
                     let others = live.crew.running(&shared);
-                    if others == 0 && poll.is_empty() && deadline.is_none() {
-                        if awaits_work && self.options.stop_when_quiescent {
-                            return Ok(Stop::Quiescent);
-                        }
-                        if !awaits_work {
-                            return Ok(Stop::Stuck);
-                        }
+                    // Threads that sleep until a time, and timers, go on in the children: a seed does not wait for them.
+                    if others == 0 && awaits_work && self.options.stop_when_quiescent {
+                        return Ok(Stop::Quiescent);
+                    }
+                    if others == 0 && poll.is_empty() && deadline.is_none() && !awaits_work {
+                        return Ok(Stop::Stuck);
                     }
                     drop(kernel);
                     if let Some(stop) = self.sleep(live, deadline, &poll)? {
@@ -280,10 +289,10 @@ impl Driver<'_> {
             due = Some(due.map_or(tick, |d| d.min(tick)));
         }
         if limit != u64::MAX {
-            if time >= self.check_memory {
-                self.look_at_memory(kernel, time, live.crew.len() as u64 + 1);
+            if time >= live.check_memory {
+                self.look_at_memory(live, kernel, time);
             }
-            due = Some(due.map_or(self.check_memory, |d| d.min(self.check_memory)));
+            due = Some(due.map_or(live.check_memory, |d| d.min(live.check_memory)));
         }
         if let Some(deadline) = self.options.deadline {
             due = Some(due.map_or(deadline, |d| d.min(deadline)));
@@ -312,19 +321,20 @@ impl Driver<'_> {
         Ok(None)
     }
 
-    /// Enforces the memory limit, and tells when to look again. The first look of a run is put off: most runs end sooner.
-    fn look_at_memory(&mut self, kernel: &mut Kernel, time: Ns, vcpus: u64) {
+    /// Enforces the memory limit, and tells when to look again. The first look of a new virtual machine is put off: most runs in one end
+    /// sooner.
+    fn look_at_memory(&self, live: &mut Live, kernel: &mut Kernel, time: Ns) {
         let (shortest, longest) = MEMORY_PERIOD;
-        if self.check_memory == 0 {
-            self.check_memory = time + shortest;
+        if live.check_memory == 0 {
+            live.check_memory = time + shortest;
             return;
         }
         let (used, limit) = (self.machine.resident(), kernel.limits.memory);
         if used > limit {
             kernel.out_of_memory();
         }
-        let safe = limit.saturating_sub(used) / (FILL_RATE * vcpus);
-        self.check_memory = time + safe.clamp(shortest, longest);
+        let safe = limit.saturating_sub(used) / (FILL_RATE * (live.crew.len() as u64 + 1));
+        live.check_memory = time + safe.clamp(shortest, longest);
     }
 
     /// Sleeps until something happens.
@@ -346,9 +356,6 @@ impl Driver<'_> {
         let mut kernel = self.shared.kernel();
         for fd in ready.fds {
             kernel.host_ready(fd);
-        }
-        if self.machine.resident() > kernel.limits.memory {
-            kernel.out_of_memory();
         }
         if ready.control {
             return Ok(Some(Stop::Control));

@@ -3,6 +3,7 @@
 
 use crate::peers::{self, Peers};
 use crate::report::{SeedLine, draw, percentile, table, us};
+use crate::signals::Scratch;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use seedtree::proto::Measures;
@@ -11,9 +12,6 @@ use seedtree::tree::{Config, Served, Tree};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -49,15 +47,6 @@ if __name__ == "__main__":
     print(json.dumps(handler(json.loads(sys.argv[1]), None)))
 "#;
 const EVENT: &str = r#"{"name": "world", "numbers": [1, 2, 3]}"#;
-
-/// A directory that is removed however the command ends.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Progress: a spinner on a terminal, plain lines otherwise.
 struct Progress(Option<ProgressBar>);
@@ -105,10 +94,8 @@ struct Figures {
 
 /// Grows, forks, measures, prints.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let scratch = Scratch(tempfile::Builder::new().prefix("coppice-demo-").tempdir()?.keep());
-    let running = Arc::new(AtomicI32::new(0));
-    crate::signals::clean_up_on_signal(scratch.0.clone(), running.clone())?;
-    let file = scratch.0.join("demo_handler.py");
+    let scratch = Scratch::new("coppice-demo-")?;
+    let file = scratch.path.join("demo_handler.py");
     std::fs::write(&file, HANDLER).context("cannot write the demo's handler")?;
     let expected = json!({"greeting": "hello world", "sum": 6});
 
@@ -165,7 +152,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Peers::default()
     } else {
         let runs = args.peer_runs as usize;
-        peers::measure(&scratch.0, &file, EVENT, &expected, runs, &running, |name| {
+        peers::measure(&scratch.path, &file, EVENT, &expected, runs, &scratch.peer, |name| {
             progress.step(&format!("starting a peer: {name}"));
         })
     };

@@ -79,15 +79,26 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Err(TreeError::Import(error)) => {
             return Ok(function_error(&error, args.json, None));
         }
-        other => other?,
+        Err(error) => return failed(error, args.json),
+        Ok(()) => {}
     }
     if args.repeat > 1 || args.spares > 0 {
-        tree.train(&event)?;
+        match tree.train(&event) {
+            Err(error) if error.function_failure().is_none() => return Err(error.into()),
+            // The requests themselves will say what is wrong with the function.
+            _ => {}
+        }
     }
     let mut status = 0;
     for _ in 0..args.repeat {
         tree.fill_spares(args.spares, false)?;
-        let served = tree.invoke(&function, &event)?;
+        let served = match tree.invoke(&function, &event) {
+            Ok(served) => served,
+            Err(error) => {
+                status = failed(error, args.json)?;
+                continue;
+            }
+        };
         let phases = json!({
             "total_us": served.total / 1000, "clone_us": served.phases.clone / 1000, "vm_us": served.phases.vm / 1000,
             "prefill_us": served.phases.prefill / 1000, "run_us": served.phases.run / 1000,
@@ -107,6 +118,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         }
     }
     Ok(status)
+}
+
+/// Reports a function that exited, crashed or overran a limit (status 1); any other error is passed on.
+fn failed(error: TreeError, as_json: bool) -> anyhow::Result<u8> {
+    let Some(failure) = error.function_failure() else { return Err(error.into()) };
+    let value =
+        json!({"errorType": failure.error_type(), "errorMessage": failure.to_string(), "stackTrace": []});
+    Ok(function_error(value.to_string().as_bytes(), as_json, None))
 }
 
 /// Prints the function's own error; its status is 1.

@@ -187,7 +187,7 @@ fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
     let name =
         |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
     let mut calls: Vec<(String, u64)> = kernel.counters.syscalls.iter().map(|(n, c)| (name(n), *c)).collect();
-    calls.sort_by(|a, b| b.1.cmp(&a.1));
+    calls.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let unknown: Vec<(String, u64)> = kernel.counters.unknown.iter().map(|(n, c)| (name(n), *c)).collect();
     let map = |list: &[(String, u64)]| -> serde_json::Map<String, serde_json::Value> {
         list.iter().map(|(n, c)| (n.clone(), json!(c))).collect()

@@ -70,8 +70,13 @@ def _main():
         frames = traceback.extract_tb(error.__traceback__)
         own = __file__ if "__file__" in globals() else "<string>"
         stack = [line for f, line in zip(frames, traceback.format_list(frames)) if f.filename != own]
+        try:
+            message = str(error)
+        except Exception as second:
+            # The user's own __str__ may fail; that must not end the loop.
+            message = "<no message: its __str__ raised %s>" % type(second).__name__
         return {
-            "errorMessage": str(error),
+            "errorMessage": message,
             "errorType": type(error).__name__,
             "stackTrace": stack,
         }

@@ -163,6 +163,12 @@ impl Kernel {
         if request.flags.contains(VmFlags::GROWSDOWN) {
             return Err(Errno::EINVAL);
         }
+        if shared && self.file_is_write_sealed(file) {
+            if request.prot.contains(Prot::WRITE) {
+                return Err(Errno::EPERM);
+            }
+            request.may.remove(Prot::WRITE);
+        }
         request.backing =
             if matches!(source, MapSource::Zero) { Backing::Anon } else { Backing::File { file, offset } };
         Ok(())
@@ -369,7 +375,8 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         if new_len < old_len && !fixed {
-            self.munmap(mm, addr + new_len, old_len - new_len)?;
+            let cut = addr.checked_add(new_len).ok_or(Errno::EINVAL)?;
+            self.munmap(mm, cut, old_len - new_len)?;
             return Ok(addr);
         }
         if old_len > vma.end - addr && new_len >= old_len {

@@ -76,6 +76,16 @@ impl Rig {
 }
 
 #[test]
+fn mremap_refuses_to_shrink_a_range_that_wraps() {
+    let mut r = rig();
+    let va = r.map(0, 0x4000, RW, ANON).unwrap();
+    let (old, new) = (0xffff_ffff_ffff_f000, 0xffff_ffff_ffff_e000);
+    assert_eq!(r.k.mremap(1, va, old, new, 0, 0), Err(Errno::EINVAL));
+    assert_eq!(r.k.mremap(1, va, old, new, 1, 0), Err(Errno::EINVAL));
+    r.check();
+}
+
+#[test]
 fn small_mappings_are_backed_at_once_and_freed_whole() {
     let mut r = rig();
     let a = r.map(0, 3 * PAGE_SIZE, RW, ANON).unwrap();

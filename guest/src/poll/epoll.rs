@@ -8,8 +8,12 @@ use std::collections::BTreeMap;
 
 const EPOLLET: u32 = 1 << 31;
 const EPOLLONESHOT: u32 = 1 << 30;
+const EPOLLWAKEUP: u32 = 1 << 29;
+const EPOLLEXCLUSIVE: u32 = 1 << 28;
 /// Bits of an entry that are not events.
-const PRIVATE: u32 = EPOLLET | EPOLLONESHOT | 1 << 29 | 1 << 28;
+const PRIVATE: u32 = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE;
+/// What an exclusive entry may ask for besides (epoll_ctl(2)).
+const WITH_EXCLUSIVE: u32 = 1 | 4 | 8 | 16 | 64 | 256 | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 /// How deep sets may be nested (epoll_ctl(2), ELOOP).
 const MAX_DEPTH: u32 = 5;
 
@@ -44,7 +48,11 @@ impl EpollSet {
 
     /// Objects of its entries that can be reported.
     pub fn watched(&self) -> Vec<u64> {
-        let live = self.watches.values().filter(|w| w.events & !PRIVATE != 0);
+        // An edge-triggered entry that was reported waits for its reader, not for the host: asking the host would spin.
+        let live = self
+            .watches
+            .values()
+            .filter(|w| w.events & !PRIVATE != 0 && (w.events & EPOLLET == 0 || w.armed));
         live.flat_map(|w| w.objects.iter().copied()).collect()
     }
 }
@@ -86,7 +94,20 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let key = (fd, file);
-        let there = self.polls.sets.get(set).ok_or(Errno::EINVAL)?.watches.contains_key(&key);
+        let old = self.polls.sets.get(set).ok_or(Errno::EINVAL)?.watches.get(&key).map(|w| w.events);
+        let there = old.is_some();
+        let exclusive = |events: u32| events & EPOLLEXCLUSIVE != 0;
+        match op {
+            Ctl::Mod(events, _) if exclusive(events) => return Err(Errno::EINVAL),
+            Ctl::Add(events, _)
+                if exclusive(events)
+                    && (events & !WITH_EXCLUSIVE != 0 || matches!(kind, FileKind::Epoll(_))) =>
+            {
+                return Err(Errno::EINVAL);
+            }
+            Ctl::Mod(..) if old.is_some_and(exclusive) => return Err(Errno::EINVAL),
+            _ => {}
+        }
         let (events, data) = match op {
             Ctl::Add(..) if there => return Err(Errno::EEXIST),
             Ctl::Del | Ctl::Mod(..) if !there => return Err(Errno::ENOENT),
@@ -202,11 +223,12 @@ impl Kernel {
         ready
     }
 
-    /// Ready entries as (events, data), at most `max`, beginning after the last one reported.
-    pub fn epoll_collect(&mut self, set: u64, max: usize) -> Vec<(u32, u64)> {
+    /// Ready entries, at most `max`, beginning after the last one reported. [`Kernel::epoll_reported`] must follow for those that
+    /// the caller got.
+    pub fn epoll_found(&self, set: u64, max: usize) -> Vec<Found> {
         let mut cache = BTreeMap::new();
         let mut found = Vec::new();
-        let Some(s) = self.polls.sets.get(set) else { return Vec::new() };
+        let Some(s) = self.polls.sets.get(set) else { return found };
         let after = s.watches.iter().filter(|(k, _)| **k > s.last);
         for (key, w) in after.chain(s.watches.iter().filter(|(k, _)| **k <= s.last)) {
             if found.len() >= max {
@@ -214,22 +236,42 @@ impl Kernel {
             }
             let events = self.watch_events(w, key.1, &mut cache);
             if events != 0 {
-                found.push((*key, events, w.data));
+                found.push(Found { key: *key, events, data: w.data });
             }
         }
-        if let Some(s) = self.polls.sets.get_mut(set) {
-            for (key, _, _) in &found {
-                s.last = *key;
-                if let Some(w) = s.watches.get_mut(key) {
-                    w.armed = false;
-                    if w.events & EPOLLONESHOT != 0 {
-                        w.events &= PRIVATE;
-                    }
+        found
+    }
+
+    /// Entries were reported: edges are used up, one-shot entries are off.
+    pub fn epoll_reported(&mut self, set: u64, reported: &[Found]) {
+        let Some(s) = self.polls.sets.get_mut(set) else { return };
+        for found in reported {
+            s.last = found.key;
+            if let Some(w) = s.watches.get_mut(&found.key) {
+                w.armed = false;
+                if w.events & EPOLLONESHOT != 0 {
+                    w.events &= PRIVATE;
                 }
             }
         }
-        found.into_iter().map(|(_, events, data)| (events, data)).collect()
     }
+
+    /// Both at once: (events, data) of what is reported.
+    pub fn epoll_collect(&mut self, set: u64, max: usize) -> Vec<(u32, u64)> {
+        let found = self.epoll_found(set, max);
+        self.epoll_reported(set, &found);
+        found.into_iter().map(|f| (f.events, f.data)).collect()
+    }
+}
+
+/// A ready entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    key: (i32, u64),
+    /// EPOLL events.
+    pub events: u32,
+    /// What epoll_ctl(2) was given with it.
+    pub data: u64,
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub const POLLNVAL: u32 = 32;
 pub const POLLRDNORM: u32 = 64;
 /// poll(2).
 pub const POLLWRNORM: u32 = 256;
+/// poll(2).
+pub const POLLRDHUP: u32 = 0x2000;
 /// Events that mean input.
 const INPUT: u32 = 1 | 2 | 64 | 128 | 0x2000;
 /// Events that mean output.
@@ -60,6 +62,17 @@ impl Kernel {
                 for tid in tids.clone() {
                     self.unblock(tid, crate::wait::Cause::Woken);
                 }
+            }
+        }
+    }
+
+    /// Edge-triggered entries of an object report its next readiness, although nobody is woken now: a read or write met the end
+    /// of what a host stream had.
+    pub(crate) fn object_drained(&mut self, object: u64) {
+        let Some(watchers) = self.polls.by_object.get(&object) else { return };
+        for (set, fd, file) in watchers {
+            if let Some(set) = self.polls.sets.get_mut(*set) {
+                set.arm(*fd, *file);
             }
         }
     }
@@ -118,8 +131,15 @@ impl Kernel {
                 }
             }
             FileKind::HostStream(id) => self.objects.streams.get(*id).map_or(POLLERR, |s| s.poll()),
-            FileKind::Work if self.work.inbox.is_empty() => POLLOUT | POLLWRNORM,
-            FileKind::Work => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
+            FileKind::TimerFd(id) => {
+                self.objects.timerfds.get(*id).map_or(POLLERR, |t| if t.ticks > 0 { POLLIN } else { 0 })
+            }
+            FileKind::SignalFd(id) => self.signalfd_poll(*id),
+            FileKind::Socket(id) => self.socket_poll(*id),
+            FileKind::Work => {
+                let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
+                input | if self.work.outbox.is_empty() { POLLOUT | POLLWRNORM } else { 0 }
+            }
         }
     }
 
@@ -137,6 +157,15 @@ impl Kernel {
                 let Some(s) = self.objects.streams.get(*id) else { return Vec::new() };
                 let input = (events & INPUT != 0).then_some(s.object_in);
                 input.into_iter().chain((events & OUTPUT != 0).then_some(s.object_out)).collect()
+            }
+            Some(FileKind::TimerFd(id)) => {
+                self.objects.timerfds.get(*id).map(|t| t.object).into_iter().collect()
+            }
+            Some(FileKind::SignalFd(id)) => {
+                self.objects.signalfds.get(*id).map(|s| s.object).into_iter().collect()
+            }
+            Some(FileKind::Socket(id)) => {
+                self.objects.net.sockets.get(*id).map(|s| s.object).into_iter().collect()
             }
             Some(FileKind::Work) => vec![self.work.object],
             _ => Vec::new(),

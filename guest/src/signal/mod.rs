@@ -228,6 +228,7 @@ impl Kernel {
         for tid in &threads {
             self.wake(WaitKey::Signal(*tid));
         }
+        self.signalfd_notify(pid, info.signo);
         let open: Vec<Tid> =
             masks.iter().filter(|(_, m)| m & bit(info.signo) == 0).map(|(t, _)| *t).collect();
         // A thread that runs or sleeps takes it; any of them notices it at its next return to user mode.
@@ -262,6 +263,7 @@ impl Kernel {
         }
         task.pending.push(info);
         self.wake(WaitKey::Signal(tid));
+        self.signalfd_notify(pid, info.signo);
         if !blocked {
             self.notify(tid);
         }

@@ -1,6 +1,6 @@
 //! System calls on descriptors: read and write in all forms, seek, duplicate, close, fcntl, ioctl, pipes, eventfds.
 
-use super::{Arg, Context, Entry, Support, ret};
+use super::{Arg, Context, Entry, Support, ret, user_range};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of};
 use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH};
@@ -15,7 +15,13 @@ pub const TABLE: &[Entry] = &[
     Entry::full(1, "write", &[Arg::Fd, Arg::In(2), Arg::Uint], write),
     Entry::full(3, "close", &[Arg::Fd], close),
     Entry::full(5, "fstat", &[Arg::Fd, Arg::Ptr], fstat),
-    Entry::full(8, "lseek", &[Arg::Fd, Arg::Int, Arg::Int], lseek),
+    Entry::partial(
+        8,
+        "lseek",
+        &[Arg::Fd, Arg::Int, Arg::Int],
+        "SEEK_DATA and SEEK_HOLE see one hole, at the end",
+        lseek,
+    ),
     Entry::partial(
         16,
         "ioctl",
@@ -30,14 +36,20 @@ pub const TABLE: &[Entry] = &[
     Entry::full(22, "pipe", &[Arg::Ptr], pipe),
     Entry::full(32, "dup", &[Arg::Fd], dup),
     Entry::full(33, "dup2", &[Arg::Fd, Arg::Fd], dup2),
-    Entry::partial(72, "fcntl", &[Arg::Fd, Arg::Int, Arg::Hex], "locks are always granted", fcntl),
-    Entry::partial(73, "flock", &[Arg::Fd, Arg::Hex], "always granted", flock),
+    Entry::partial(
+        72,
+        "fcntl",
+        &[Arg::Fd, Arg::Int, Arg::Hex],
+        "deadlocks of locks are not found; leases and F_SETOWN signals fail or do nothing",
+        fcntl,
+    ),
+    Entry::full(73, "flock", &[Arg::Fd, Arg::Hex], super::lock::flock),
     Entry::full(74, "fsync", &[Arg::Fd], fsync),
     Entry::full(75, "fdatasync", &[Arg::Fd], fsync),
     Entry::full(77, "ftruncate", &[Arg::Fd, Arg::Uint], ftruncate),
-    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], fsync),
+    Entry::full(187, "readahead", &[Arg::Fd, Arg::Uint, Arg::Uint], readahead),
     Entry::full(221, "fadvise64", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Int], fadvise),
-    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], fsync),
+    Entry::full(277, "sync_file_range", &[Arg::Fd, Arg::Uint, Arg::Uint, Arg::Hex], sync_file_range),
     Entry::full(284, "eventfd", &[Arg::Uint], eventfd),
     Entry::partial(
         285,
@@ -98,12 +110,19 @@ fn inode(c: &Context<'_>, fd: u64) -> Result<InodeId, Errno> {
     }
 }
 
-/// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT.
-fn single(va: u64, len: u64) -> Result<[(u64, u64); 1], Errno> {
-    if len.cast_signed() < 0 {
-        return Err(Errno::EINVAL);
-    }
+/// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT. EBADF, EFAULT: in this order, and before anything is
+/// looked at, as Linux does it.
+fn single(c: &Context<'_>, file: u64, write: bool, va: u64, len: u64) -> Result<[(u64, u64); 1], Errno> {
+    check_mode(c, file, write)?;
+    user_range(va, len)?;
     Ok([(va, len.min(MAX_RW_COUNT))])
+}
+
+/// Whether a file was opened for this. EBADF.
+fn check_mode(c: &Context<'_>, file: u64, write: bool) -> Result<(), Errno> {
+    let flags = c.k.open_file(file)?.flags;
+    let barred = if write { 0 } else { 1 };
+    if flags & 3 == barred || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(()) }
 }
 
 /// A position of pread(2) and friends. EINVAL, ESPIPE.
@@ -116,12 +135,14 @@ fn position(c: &Context<'_>, file: u64, pos: u64) -> Result<Option<u64>, Errno> 
 
 fn read(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     let file = file(c, fd)?;
-    c.k.file_read(c.tid, file, &single(va, len)?, None)
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, None)
 }
 
 fn write(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     let file = file(c, fd)?;
-    c.k.file_write(c.tid, file, &single(va, len)?, None)
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, None)
 }
 
 fn pread(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
@@ -130,7 +151,8 @@ fn pread(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
     }
     let file = file(c, fd)?;
     let at = position(c, file, pos)?;
-    c.k.file_read(c.tid, file, &single(va, len)?, at)
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, at)
 }
 
 fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
@@ -139,10 +161,11 @@ fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult 
     }
     let file = file(c, fd)?;
     let at = position(c, file, pos)?;
-    c.k.file_write(c.tid, file, &single(va, len)?, at)
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, at)
 }
 
-fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool) -> SysResult {
+fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool, flags: u64) -> SysResult {
     let &[fd, va, count, ..] = args;
     if pos.is_some_and(|p| p.cast_signed() < 0) {
         return Err(Errno::EINVAL);
@@ -152,38 +175,37 @@ fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool)
         Some(p) => position(c, file, p)?,
         None => None,
     };
-    let iovecs = c.k.read_iovecs(c.tid, va, count)?;
+    check_mode(c, file, write)?;
+    // Linux takes the count as 32 bits.
+    let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
+    if low32(flags) != 0 && iovecs.iter().any(|(_, len)| *len > 0) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     if write { c.k.file_write(c.tid, file, &iovecs, at) } else { c.k.file_read(c.tid, file, &iovecs, at) }
 }
 
 fn readv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, None, false)
+    vectored(c, a, None, false, 0)
 }
 
 fn writev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, None, true)
+    vectored(c, a, None, true, 0)
 }
 
 fn preadv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, Some(nth(a, 3)), false)
+    vectored(c, a, Some(nth(a, 3)), false, 0)
 }
 
 fn pwritev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, Some(nth(a, 3)), true)
+    vectored(c, a, Some(nth(a, 3)), true, 0)
 }
 
 fn preadv2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    if low32(nth(a, 5)) != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), false)
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), false, nth(a, 5))
 }
 
 fn pwritev2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    if low32(nth(a, 5)) != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), true)
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), true, nth(a, 5))
 }
 
 fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -> SysResult {
@@ -299,7 +321,7 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
     }
     match cmd {
         0 | 1030 => {
-            if arg >= u64::from(c.k.fd_limit(c.tid)) {
+            if low32(arg) >= c.k.fd_limit(c.tid) {
                 return Err(Errno::EINVAL);
             }
             dup_from(c, fd, low32(arg), cmd == 1030)
@@ -312,20 +334,34 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
             set_flags(c, entry.file, may, low32(arg) & may)
         }
-        5 | 36 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 2)?;
-            if !matches!(kind.as_slice(), [0..=2, 0]) {
-                return Err(Errno::EINVAL);
+        5..=7 | 36..=38 => super::lock::fcntl(c, entry.file, cmd, arg),
+        1033 => {
+            if f.flags & 3 == 0 {
+                return Err(Errno::EPERM);
             }
-            // Nobody holds a conflicting lock: F_UNLCK.
-            c.k.copy_out(c.tid, arg, &[2, 0])?;
+            let inode = inode(c, fd)?;
+            c.k.add_seals(inode, low32(arg))?;
             ret(0)
         }
-        6 | 7 | 37 | 38 => {
-            let kind = c.k.copy_in_vec(c.tid, arg, 32)?;
-            if matches!(kind.as_slice(), [0..=2, 0, ..]) { ret(0) } else { Err(Errno::EINVAL) }
+        1034 => {
+            let inode = inode(c, fd)?;
+            ret(u64::from(c.k.seals(inode)?))
         }
-        8 | 9 => ret(0),
+        8 => {
+            // F_SETOWN: a process, or a group as a negative number.
+            let owner = int(arg);
+            if owner == i32::MIN {
+                return Err(Errno::EINVAL);
+            }
+            let id = owner.unsigned_abs();
+            let known = if owner > 0 {
+                c.k.processes.contains_key(&id)
+            } else {
+                c.k.processes.values().any(|p| p.pgid == id)
+            };
+            if owner == 0 || known { ret(0) } else { Err(Errno::ESRCH) }
+        }
+        9 => ret(0),
         1031 | 1032 => {
             let FileKind::Pipe { pipe, .. } = f.kind else { return Err(Errno::EBADF) };
             let pipe = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;
@@ -340,19 +376,35 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
     }
 }
 
-fn flock(c: &mut Context<'_>, &[fd, op, ..]: &[u64; 6]) -> SysResult {
-    open(c, fd)?;
-    if matches!(low32(op) & !4, 1 | 2 | 8) { ret(0) } else { Err(Errno::EINVAL) }
-}
-
 fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
     inode(c, fd)?;
     ret(0)
 }
 
+fn readahead(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if c.k.open_file(id)?.flags & 3 == 1 {
+        return Err(Errno::EBADF);
+    }
+    let inode = inode(c, fd)?;
+    if c.k.vfs.inode(inode)?.is_dir() { Err(Errno::EINVAL) } else { ret(0) }
+}
+
+fn sync_file_range(c: &mut Context<'_>, &[fd, offset, len, flags, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let end = offset.cast_signed().checked_add(len.cast_signed());
+    if low32(flags) & !7 != 0 || offset.cast_signed() < 0 || end.is_none_or(|e| e < offset.cast_signed()) {
+        return Err(Errno::EINVAL);
+    }
+    if c.k.file_is_stream(id) {
+        return Err(Errno::ESPIPE);
+    }
+    ret(0)
+}
+
 fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
-    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. }) {
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
         return Err(Errno::ESPIPE);
     }
     if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
@@ -418,7 +470,17 @@ fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> SysResult {
                 }
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
+                FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
+            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
+            let n = match f.kind {
+                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
+                _ => 0,
             };
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)

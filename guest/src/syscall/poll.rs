@@ -1,10 +1,12 @@
 //! System calls that wait for readiness: poll, select, epoll.
 
-use super::{Arg, Context, Entry, ret};
+use super::{Arg, Context, Entry, ret, user_range};
 use crate::errno::Errno;
+use crate::kernel::Kernel;
 use crate::num::{int, low8, low16, low32, u64_of, us};
 use crate::poll::epoll::Ctl;
 use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDNORM, POLLWRNORM};
+use crate::task::{Call, Tid};
 use crate::vfs::file::O_PATH;
 use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
 use std::collections::BTreeSet;
@@ -80,13 +82,27 @@ fn timespec(c: &mut Context<'_>, va: u64, unit: u64) -> Result<Option<u64>, Errn
     Ok(Some(seconds.saturating_mul(1_000_000_000).saturating_add(fraction.saturating_mul(unit))))
 }
 
-/// Writes back what is left of a time-out. A fault here is ignored, as on Linux.
-fn put_left(c: &mut Context<'_>, va: u64, deadline: Option<u64>, unit: u64) {
+/// A call that waits for readiness ends with EINTR: says how much of its time-out was left.
+pub fn write_remaining(k: &mut Kernel, tid: Tid, call: &Call, deadline: Option<u64>) {
+    let [_, _, third, _, fifth, _] = call.args;
+    let (va, unit) = match call.number {
+        23 => (fifth, 1000),
+        270 => (fifth, 1),
+        271 => (third, 1),
+        _ => return,
+    };
     let Some(deadline) = deadline.filter(|_| va != 0) else { return };
-    let left = deadline.saturating_sub(c.k.platform.monotonic());
+    let left = deadline.saturating_sub(k.platform.monotonic());
     let mut bytes = (left / 1_000_000_000).to_le_bytes().to_vec();
     bytes.extend((left % 1_000_000_000 / unit).to_le_bytes());
-    let _ = c.k.copy_out(c.tid, va, &bytes);
+    let _ = k.copy_out(tid, va, &bytes);
+}
+
+/// Writes back what is left of a time-out. A fault here is ignored, as on Linux.
+fn put_left(c: &mut Context<'_>, deadline: Option<u64>) {
+    if let Some(call) = c.k.task(c.tid).and_then(|t| t.syscall.clone()) {
+        write_remaining(c.k, c.tid, &call, deadline);
+    }
 }
 
 /// Sets the mask for the length of the call. EINVAL, EFAULT.
@@ -121,6 +137,7 @@ fn do_poll(c: &mut Context<'_>, va: u64, count: u64, deadline: Option<u64>, rest
     if count > u64::from(c.k.fd_limit(c.tid)) {
         return Err(Errno::EINVAL);
     }
+    user_range(va, count * 8)?;
     let mut bytes = c.k.copy_in_vec(c.tid, va, us(count * 8))?;
     let mut objects = BTreeSet::new();
     let mut ready = 0u64;
@@ -153,7 +170,7 @@ fn ppoll(c: &mut Context<'_>, &[va, count, timeout, mask, size, _]: &[u64; 6]) -
     swap_mask(c, mask, size)?;
     let result = do_poll(c, va, count, deadline, Restart::UnlessHandler);
     if !matches!(result, Ok(Outcome::Block(_))) {
-        put_left(c, timeout, deadline, 1);
+        put_left(c, deadline);
     }
     result
 }
@@ -208,7 +225,7 @@ fn select(c: &mut Context<'_>, &[n, r, w, x, timeout, _]: &[u64; 6]) -> SysResul
     let deadline = deadline(c, limit);
     let result = do_select(c, n, [r, w, x], deadline);
     if !matches!(result, Ok(Outcome::Block(_))) {
-        put_left(c, timeout, deadline, 1000);
+        put_left(c, deadline);
     }
     result
 }
@@ -223,7 +240,7 @@ fn pselect6(c: &mut Context<'_>, &[n, r, w, x, timeout, mask]: &[u64; 6]) -> Sys
     }
     let result = do_select(c, n, [r, w, x], deadline);
     if !matches!(result, Ok(Outcome::Block(_))) {
-        put_left(c, timeout, deadline, 1);
+        put_left(c, deadline);
     }
     result
 }
@@ -265,24 +282,31 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
 }
 
 fn do_epoll_wait(c: &mut Context<'_>, ep: u64, va: u64, max: u64, deadline: Option<u64>) -> SysResult {
+    let file = c.k.file_of(c.tid, int(ep))?;
     let max = u32::try_from(int(max)).map_err(|_| Errno::EINVAL)?;
     if max == 0 || max > 0x7fff_ffff / 12 {
         return Err(Errno::EINVAL);
     }
-    let file = c.k.file_of(c.tid, int(ep))?;
+    user_range(va, u64::from(max) * 12)?;
     let set = c.k.epoll_of(file)?;
-    let found = c.k.epoll_collect(set, us(u64::from(max)));
+    let mut found = c.k.epoll_found(set, us(u64::from(max)));
     if found.is_empty() && !expired(c, deadline) {
         // epoll_wait is never restarted (signal(7)).
         return sleep(c.k.file_objects(file, POLLIN).into_iter().collect(), deadline, Restart::Never);
     }
     let mut bytes = Vec::with_capacity(found.len() * 12);
-    for (events, data) in &found {
-        bytes.extend(events.to_le_bytes());
-        bytes.extend(data.to_le_bytes());
+    for f in &found {
+        bytes.extend(f.events.to_le_bytes());
+        bytes.extend(f.data.to_le_bytes());
     }
     if !bytes.is_empty() {
-        c.k.copy_out(c.tid, va, &bytes)?;
+        // What could not be written stays to be reported.
+        let whole = c.k.copy_out_partial(c.tid, va, &bytes)? / 12;
+        if whole == 0 {
+            return Err(Errno::EFAULT);
+        }
+        found.truncate(whole);
+        c.k.epoll_reported(set, &found);
     }
     ret(u64_of(found.len()))
 }

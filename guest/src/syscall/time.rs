@@ -64,7 +64,8 @@ pub const TABLE: &[Entry] = &[
     Entry::full(230, "clock_nanosleep", &[CLOCKS, Arg::Hex, Arg::Ptr, Arg::Ptr], clock_nanosleep),
 ];
 
-fn to_ns(sec: u64, nsec: u64) -> Result<Ns, Errno> {
+/// Seconds and ns as ns (saturating). EINVAL when negative or not normal.
+pub fn to_ns(sec: u64, nsec: u64) -> Result<Ns, Errno> {
     if sec.cast_signed() < 0 || nsec >= SEC {
         return Err(Errno::EINVAL);
     }
@@ -77,7 +78,8 @@ pub fn timespec(c: &mut Context<'_>, va: u64) -> Result<Ns, Errno> {
     to_ns(le64(&b, 0), le64(&b, 8))
 }
 
-fn split(ns: Ns) -> [u64; 2] {
+/// ns as seconds and ns.
+pub fn split(ns: Ns) -> [u64; 2] {
     [ns / SEC, ns % SEC]
 }
 
@@ -235,7 +237,8 @@ fn clock_nanosleep(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     match clock {
         0 | 1 | 2 | 7 | 8 | 9 | 11 => {}
         3..=6 => return Err(if clock == 3 { Errno::EINVAL } else { Errno::EOPNOTSUPP }),
-        x if x < 0 => {}
+        // Clocks of threads cannot be slept on.
+        x if x < 0 && x & 4 == 0 => drop(now(c, x)?),
         _ => return Err(Errno::EINVAL),
     }
     let absolute = int(flags) & 1 != 0;
@@ -261,7 +264,7 @@ pub fn write_remaining_sleep(k: &mut Kernel, tid: Tid, call: &Call, block: &Bloc
     let rem = match call.number {
         35 => nano_rem,
         230 => clock_rem,
-        _ => return,
+        _ => return super::poll::write_remaining(k, tid, call, block.deadline),
     };
     if rem == 0 || !block.relative {
         return;

@@ -102,6 +102,7 @@ impl Kernel {
 
     fn process_ended(&mut self, pid: u32, status: ExitStatus) {
         self.drop_process_timers(pid);
+        self.lock_process_ended(pid);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.zombie = Some(status);
         process.pending.queue.clear();
@@ -251,6 +252,24 @@ mod tests {
         assert!(!k.return_to_user(&mut vcpu, 2));
         assert!(!k.tasks.contains_key(&2));
         assert_eq!(k.processes[&2].zombie, Some(ExitStatus::Signal(9)));
+    }
+
+    #[test]
+    fn a_thread_that_is_to_die_makes_no_call_any_more() {
+        let mut k = kernel(&[(1, 0)]);
+        let mut t = Task::new(2, 1);
+        t.state = TaskState::Running(1);
+        t.regs.rax = 231;
+        k.tasks.insert(2, t);
+        k.processes.get_mut(&1).unwrap().threads.insert(2);
+        // As execve of thread 1 does while thread 2 enters exit_group on another vCPU.
+        k.exit_siblings(1);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(1);
+        k.on_exit(&mut vcpu, 2, crate::platform::Exit::Syscall);
+        k.next(&mut vcpu);
+        assert!(!k.tasks.contains_key(&2));
+        assert!(k.tasks.contains_key(&1) && k.processes[&1].group_exit.is_none());
+        assert_eq!(k.exited, None);
     }
 
     #[test]

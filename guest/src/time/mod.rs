@@ -14,6 +14,8 @@ pub enum TimerAction {
     IntervalReal(u32),
     /// A timer_create(2) timer: process and timer id.
     Posix(u32, i32),
+    /// A timerfd (a key of `Files::timerfds`).
+    TimerFd(u64),
 }
 
 /// The page that the vDSO reads, at `vDSO image - PAGE_SIZE`, all little endian. A reader takes `sequence` (retry while odd), the rest,

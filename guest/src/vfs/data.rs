@@ -163,6 +163,7 @@ impl Kernel {
         if end > MAX_FILE {
             return Err(Errno::EFBIG);
         }
+        self.check_seal_write(inode, end)?;
         self.copy_up(inode)?;
         let mut done = 0;
         while done < data.len() {
@@ -202,6 +203,7 @@ impl Kernel {
         if len > MAX_FILE {
             return Err(Errno::EFBIG);
         }
+        self.check_seal_size(inode, len)?;
         if len == 0 && matches!(node.kind, Kind::Host { .. }) {
             let node = self.vfs.inode_mut(inode)?;
             node.kind = Kind::File(BTreeMap::new());

@@ -69,6 +69,7 @@ impl Kernel {
     /// Closes a descriptor. EBADF.
     pub fn fd_close(&mut self, tid: Tid, fd: u32) -> Result<(), Errno> {
         let entry = self.table_mut(tid)?.fds.remove(&fd).ok_or(Errno::EBADF)?;
+        self.posix_close(tid, entry.file);
         self.file_unref(entry.file);
         Ok(())
     }
@@ -82,9 +83,21 @@ impl Kernel {
         self.file_ref(file);
         let replaced = self.table_mut(tid)?.fds.insert(new, Fd { file, cloexec });
         if let Some(entry) = replaced {
+            self.posix_close(tid, entry.file);
             self.file_unref(entry.file);
         }
         Ok(())
+    }
+
+    /// A process that closes any descriptor of a file gives up its locks there (fcntl(2)).
+    fn posix_close(&mut self, tid: Tid, file: u64) {
+        let inode = match self.files.get(file).map(|f| &f.kind) {
+            Some(FileKind::Inode(inode) | FileKind::Device(_, inode)) => *inode,
+            _ => return,
+        };
+        if let Some(pid) = self.task(tid).map(|t| t.pid) {
+            self.lock_process_closed(pid, inode);
+        }
     }
 
     /// One more reference to a file.
@@ -103,6 +116,9 @@ impl Kernel {
         }
         let Some(f) = self.files.remove(file) else { return };
         self.epoll_forget_file(file);
+        if let FileKind::Inode(inode) | FileKind::Device(_, inode) = f.kind {
+            self.lock_file_closed(inode, file);
+        }
         match f.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_open_count(inode, -1),
             FileKind::Pipe { pipe, write } => self.pipe_close(pipe, write),
@@ -113,6 +129,11 @@ impl Kernel {
             FileKind::HostStream(id) => {
                 self.objects.streams.remove(id);
             }
+            FileKind::TimerFd(id) => self.timerfd_close(id),
+            FileKind::SignalFd(id) => {
+                self.objects.signalfds.remove(id);
+            }
+            FileKind::Socket(id) => self.socket_close(id),
             FileKind::Work => {}
         }
     }
@@ -159,6 +180,7 @@ impl Kernel {
         let gone: Vec<u64> = table.fds.values().filter(|e| e.cloexec).map(|e| e.file).collect();
         table.fds.retain(|_, e| !e.cloexec);
         for file in gone {
+            self.posix_close(tid, file);
             self.file_unref(file);
         }
     }

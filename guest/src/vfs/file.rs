@@ -2,6 +2,7 @@
 //! sleeps on the file's object; how far a blocked write got is in its `Block::memo`.
 
 use super::eventfd::EventFd;
+use super::inode::Kind;
 use super::pipe::{PIPE_BUF, Pipe};
 use super::stream::HostStream;
 use super::{FileKind, MapSource, OpenFile, Stat};
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
 /// Bytes moved at a time between a file and user memory.
 const PIECE: u64 = 65536;
+/// Bytes that a call moves before it lets others have the kernel.
+const PASS: u64 = 1 << 20;
 /// O_NONBLOCK.
 pub const O_NONBLOCK: u32 = 0o4000;
 /// O_APPEND.
@@ -34,10 +37,18 @@ pub struct Files {
     pub eventfds: Store<EventFd>,
     /// The host's stdin, stdout, stderr.
     pub streams: Store<HostStream>,
+    /// Timers.
+    pub timerfds: Store<super::timerfd::TimerFd>,
+    /// Sets of signals.
+    pub signalfds: Store<super::signalfd::SignalFd>,
+    /// Advisory locks.
+    pub locks: super::lock::Locks,
+    /// Sockets.
+    pub net: crate::net::Net,
 }
 
 /// The part of `iovecs` from byte `skip` on, at most `max` bytes of it.
-fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
+pub(crate) fn window(iovecs: &[(u64, u64)], mut skip: u64, mut max: u64) -> Vec<(u64, u64)> {
     let mut out = Vec::new();
     for (base, len) in iovecs {
         let cut = skip.min(*len);
@@ -80,6 +91,9 @@ impl Kernel {
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
+            Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
+            Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
+            Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
     }
@@ -108,8 +122,20 @@ impl Kernel {
                 *to = self.objects.eventfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) => Err(Errno::EINVAL),
-            FileKind::HostStream(id) => self.objects.streams.get(*id).ok_or(Errno::EBADF)?.read(buf),
+            FileKind::TimerFd(id) => {
+                let to = buf.first_chunk_mut::<8>().ok_or(Errno::EINVAL)?;
+                *to = self.objects.timerfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
+                Ok(8)
+            }
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) => Err(Errno::EINVAL),
+            FileKind::HostStream(id) => {
+                let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
+                let (result, object) = (s.read(buf), s.object_in);
+                if !matches!(result, Ok(n) if n == buf.len()) {
+                    self.object_drained(object);
+                }
+                result
+            }
             FileKind::Work => self.work.peek(buf),
         }
     }
@@ -125,6 +151,12 @@ impl Kernel {
                 e.consume();
                 e.object
             }),
+            FileKind::TimerFd(id) => {
+                if let Some(t) = self.objects.timerfds.get_mut(*id) {
+                    t.ticks = 0;
+                }
+                None
+            }
             FileKind::Work => {
                 self.work.inbox.drain(..n.min(self.work.inbox.len()));
                 None
@@ -151,9 +183,16 @@ impl Kernel {
                 e.add(u64::from_le_bytes(*value))?;
                 (8, e.object)
             }
-            FileKind::Epoll(_) => return Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                return Err(Errno::EINVAL);
+            }
             FileKind::HostStream(id) => {
-                return self.objects.streams.get(*id).ok_or(Errno::EBADF)?.write(data);
+                let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
+                let (result, object) = (s.write(data), s.object_out);
+                if result == Err(Errno::EAGAIN) {
+                    self.object_drained(object);
+                }
+                return result;
             }
             FileKind::Work => return self.work.write(data),
         };
@@ -162,7 +201,7 @@ impl Kernel {
     }
 
     /// Copies to user memory; how many bytes went before a fault.
-    fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
+    pub(crate) fn scatter(&mut self, tid: Tid, to: &[(u64, u64)], mut data: &[u8]) -> usize {
         let mut done = 0;
         for (base, len) in to {
             let (mut va, mut left) = (*base, us(*len).min(data.len()));
@@ -179,7 +218,7 @@ impl Kernel {
     }
 
     /// Copies from user memory what lies before a fault.
-    fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
+    pub(crate) fn gather(&mut self, tid: Tid, from: &[(u64, u64)]) -> Vec<u8> {
         let mut all = Vec::new();
         for (base, len) in from {
             let (mut va, mut left) = (*base, us(*len));
@@ -191,6 +230,22 @@ impl Kernel {
             }
         }
         all
+    }
+
+    /// Bytes that a call which is tried again has moved already.
+    fn moved_before(&self, tid: Tid) -> u64 {
+        self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0))
+    }
+
+    /// Lets others run in the middle of a long transfer; the call goes on at once. A signal ends it with the bytes
+    /// moved so far.
+    fn pause(&mut self, file: u64, offset: Option<u64>, pos: u64, done: u64) -> Outcome {
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+            f.pos = pos;
+        }
+        let deadline = Some(self.platform.monotonic());
+        let restart = Restart::Partial;
+        Outcome::Block(Block { on: Vec::new(), deadline, relative: false, restart, memo: [done, 0] })
     }
 
     /// Sleeps until a file may be ready; `memo` as in [`Block::memo`].
@@ -213,10 +268,20 @@ impl Kernel {
         if f.flags & 3 == 1 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
         }
+        if let FileKind::Socket(_) = f.kind {
+            return self.socket_read(tid, file, iovecs);
+        }
+        if let FileKind::SignalFd(id) = f.kind {
+            return self.signalfd_read(tid, &f, id, iovecs);
+        }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
-        let mut pos = offset.unwrap_or(f.pos);
-        let mut done = 0u64;
+        let mut done = self.moved_before(tid).min(total);
+        let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
+        let begun = done;
         loop {
+            if done - begun >= PASS {
+                return Ok(self.pause(file, offset, pos, done));
+            }
             let want = (total - done).min(PIECE);
             let to = window(iovecs, done, want);
             if let (FileKind::HostStream(_), Some((va, _))) = (&f.kind, to.first()) {
@@ -242,7 +307,14 @@ impl Kernel {
             self.file_consume(&f, moved);
             done += u64_of(moved);
             pos = pos.saturating_add(u64_of(moved));
-            let once = matches!(f.kind, FileKind::EventFd(_) | FileKind::HostStream(_));
+            // Generated text is made anew for every piece, so a long read of it comes back short, as Linux's do.
+            let once = match &f.kind {
+                FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::HostStream(_) => true,
+                FileKind::Inode(inode) => {
+                    self.vfs.inode(*inode).is_ok_and(|n| matches!(n.kind, Kind::Synth(_)))
+                }
+                _ => false,
+            };
             if moved < us(want) || done >= total || once {
                 break;
             }
@@ -265,22 +337,28 @@ impl Kernel {
         if f.flags & 3 == 0 || f.flags & O_PATH != 0 {
             return Err(Errno::EBADF);
         }
+        if let FileKind::Socket(_) = f.kind {
+            let m = crate::net::transfer::Outgoing { iovecs: iovecs.to_vec(), ..Default::default() };
+            return Ok(self.socket_send(tid, file, &m)?.into());
+        }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
-        let resumed =
-            self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0));
-        let mut done = resumed.min(total);
+        let mut done = self.moved_before(tid).min(total);
+        let begun = done;
         if total == 0 && !matches!(f.kind, FileKind::EventFd(_)) {
             return Ok(Outcome::Return(0));
         }
-        let mut pos = offset.unwrap_or(f.pos);
+        let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
         if let FileKind::Inode(inode) = f.kind {
             if f.flags & O_APPEND != 0 {
                 pos = self.inode_stat(inode)?.size;
             }
-            total = total.min(self.room_at(tid, pos)?);
+            total = total.min(done.saturating_add(self.room_at(tid, pos)?));
         }
         let atomic = total <= u64_of(PIPE_BUF);
         while done < total || total == 0 {
+            if done - begun >= PASS {
+                return Ok(self.pause(file, offset, pos, done));
+            }
             let want = (total - done).min(PIECE);
             let data = self.gather(tid, &window(iovecs, done, want));
             if data.is_empty() && want > 0 {
@@ -293,7 +371,8 @@ impl Kernel {
                 Ok(n) => {
                     done += u64_of(n);
                     pos = pos.saturating_add(u64_of(n));
-                    let stream = matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. });
+                    let stream =
+                        matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. } | FileKind::Work);
                     if u64_of(data.len()) < want || (n < data.len() && !stream) || total == 0 || n == 0 {
                         break;
                     }
@@ -332,7 +411,8 @@ impl Kernel {
         most.checked_sub(pos).filter(|n| *n > 0).ok_or(Errno::EFBIG)
     }
 
-    fn sigpipe(&mut self, tid: Tid) {
+    /// Tells a task that nobody reads what it writes.
+    pub(crate) fn sigpipe(&mut self, tid: Tid) {
         let pid = self.task(tid).map_or(0, |t| t.pid);
         let uid = self.process_of(tid).map_or(0, |p| p.creds.uid);
         let fields = [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0];
@@ -345,8 +425,11 @@ impl Kernel {
         match self.open_file(file)?.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
-            FileKind::EventFd(_) | FileKind::Epoll(_) => Ok(anon),
+            FileKind::EventFd(_) | FileKind::Epoll(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+                Ok(anon)
+            }
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
+            FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
         }
     }

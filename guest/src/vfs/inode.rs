@@ -182,6 +182,8 @@ pub struct Inode {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Its file system.
     pub fs: FsKind,
+    /// F_SEAL_ bits of an anonymous file; `None` for all others.
+    pub seals: Option<u32>,
 }
 
 impl Inode {
@@ -293,7 +295,16 @@ impl Vfs {
                 };
             stat.blksize = 4096;
         }
-        let inode = Inode { kind, stat, parent, name: name.to_vec(), opens: 0, xattrs: BTreeMap::new(), fs };
+        let inode = Inode {
+            kind,
+            stat,
+            parent,
+            name: name.to_vec(),
+            opens: 0,
+            xattrs: BTreeMap::new(),
+            fs,
+            seals: None,
+        };
         self.inodes.insert(id, inode);
         Ok(id)
     }

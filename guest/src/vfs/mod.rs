@@ -13,16 +13,20 @@ pub mod eventfd;
 pub mod fdtable;
 pub mod file;
 pub mod inode;
+pub mod lock;
 mod lower;
+pub mod memfd;
 pub mod ops;
 mod pages;
 pub mod path;
 pub mod pipe;
 mod proc_task;
+pub mod signalfd;
 pub mod stream;
 pub mod synth;
 #[cfg(test)]
 mod tests;
+pub mod timerfd;
 pub mod tree;
 pub mod work;
 
@@ -71,6 +75,12 @@ pub enum FileKind {
     Epoll(u64),
     /// A host descriptor: the sandbox's stdin, stdout, stderr (a key of `Files::streams`).
     HostStream(u64),
+    /// A timer (a key of `Files::timerfds`).
+    TimerFd(u64),
+    /// Signals (a key of `Files::signalfds`).
+    SignalFd(u64),
+    /// A socket (a key of `Net::sockets`).
+    Socket(u64),
     /// The work channel.
     Work,
 }

@@ -311,9 +311,12 @@ impl Kernel {
         }
     }
 
-    /// Absolute path of an inode as the guest sees it; ` (deleted)` follows the last known path of a removed one.
+    /// Absolute path of an inode as the guest sees it; ` (deleted)` follows the last known path of a removed one. Of a path longer than
+    /// PATH_MAX only the end comes back, PATH_MAX bytes or little more: directories nest without limit, and a guest that has thousands
+    /// of mappings of one deep file must not get a text of gigabytes for them.
     pub fn inode_path(&self, inode: InodeId) -> Vec<u8> {
         let mut names = Vec::new();
+        let mut len = 0;
         let mut at = inode;
         let mut deleted = false;
         // Directories form a tree; the bound only guards against a bug.
@@ -324,6 +327,10 @@ impl Kernel {
             let Ok(node) = self.vfs.inode(at) else { break };
             deleted |= node.stat.nlink == 0;
             names.push(node.name.as_slice());
+            len += node.name.len() + 1;
+            if len >= crate::abi::PATH_MAX {
+                break;
+            }
             at = node.parent;
         }
         let mut path = Vec::new();
@@ -354,11 +361,12 @@ impl Kernel {
 
     /// The target of a symbolic link as readlink(2) reports it. EINVAL when it is none.
     pub fn link_text(&mut self, tid: Tid, inode: InodeId) -> Result<Vec<u8>, Errno> {
-        match self.read_link(tid, inode)? {
-            Link::Path(path) => Ok(path),
-            Link::Inode(id) => Ok(self.inode_path(id)),
-            Link::File(file) => Ok(self.file_path(file)),
-        }
+        let path = match self.read_link(tid, inode)? {
+            Link::Path(path) => return Ok(path),
+            Link::Inode(id) => self.inode_path(id),
+            Link::File(file) => self.file_path(file),
+        };
+        if path.len() >= crate::abi::PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(path) }
     }
 }
 

@@ -8,22 +8,29 @@ use crate::num::{u64_of, us};
 pub const MAX_MESSAGE: u64 = 16 << 20;
 
 impl WorkChannel {
-    /// Appends bytes and moves whole messages to the outbox. EMSGSIZE drops what was assembled.
+    /// Appends bytes up to the end of one message, which moves to the outbox. EAGAIN while the host has not taken the message
+    /// before: what a guest writes must not pile up in the host's memory. EMSGSIZE drops what was assembled.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        self.partial.extend_from_slice(data);
-        let mut at = 0usize;
-        while let Some(head) = self.partial.get(at..).and_then(|p| p.first_chunk::<4>()) {
-            let len = u64::from(u32::from_le_bytes(*head));
-            if len > MAX_MESSAGE {
-                self.partial.clear();
-                return Err(Errno::EMSGSIZE);
-            }
-            let Some(message) = self.partial.get(at + 4..at + 4 + us(len)) else { break };
-            self.outbox.push_back(message.to_vec());
-            at += 4 + us(len);
+        if !self.outbox.is_empty() {
+            return Err(Errno::EAGAIN);
         }
-        self.partial.drain(..at.min(self.partial.len()));
-        Ok(data.len())
+        let head = 4usize.saturating_sub(self.partial.len()).min(data.len());
+        self.partial.extend(data.get(..head).unwrap_or_default());
+        let Some(len) = self.partial.first_chunk::<4>() else { return Ok(head) };
+        let len = u64::from(u32::from_le_bytes(*len));
+        if len > MAX_MESSAGE {
+            self.partial.clear();
+            return Err(Errno::EMSGSIZE);
+        }
+        let missing = us(len).saturating_add(4).saturating_sub(self.partial.len());
+        let body = data.get(head..).unwrap_or_default();
+        let body = body.get(..missing.min(body.len())).unwrap_or_default();
+        self.partial.extend(body);
+        if body.len() == missing {
+            let whole = std::mem::take(&mut self.partial);
+            self.outbox.push_back(whole.get(4..).unwrap_or_default().to_vec());
+        }
+        Ok(head.saturating_add(body.len()))
     }
 
     /// Copies the oldest bytes without taking them. EAGAIN when there are none.
@@ -47,13 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_split_anywhere_arrive_whole_and_a_long_one_is_refused() {
+    fn messages_split_anywhere_arrive_whole_one_at_a_time_and_a_long_one_is_refused() {
         let mut w = WorkChannel::default();
-        for b in [2u8, 0, 0, 0, b'h', b'i', 0, 0, 0, 0, 1, 0] {
+        for b in [2u8, 0, 0, 0, b'h', b'i'] {
             assert_eq!(w.write(&[b]), Ok(1));
         }
-        assert_eq!(w.outbox, [b"hi".to_vec(), Vec::new()]);
-        assert_eq!(w.partial, [1, 0]);
+        assert_eq!(w.write(&[0]), Err(Errno::EAGAIN));
+        assert_eq!(w.outbox.pop_front(), Some(b"hi".to_vec()));
+        assert_eq!(w.write(&[0, 0, 0, 0, 1, 0]), Ok(4));
+        assert_eq!(w.outbox.pop_front(), Some(Vec::new()));
+        assert_eq!(w.write(&[1, 0]), Ok(2));
         assert_eq!(w.write(&[0, 0xff]), Err(Errno::EMSGSIZE));
         assert!(w.partial.is_empty());
     }

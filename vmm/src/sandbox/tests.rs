@@ -199,3 +199,16 @@ fn a_program_that_touches_page_after_page_is_killed_soon_after_its_limit() {
         over >> 10
     );
 }
+
+#[test]
+fn many_short_runs_are_held_to_the_memory_limit_as_one_long_run_is() {
+    let mut s = sandbox(1);
+    add(&s, 1, SPINS);
+    s.kernel().limits.memory = 1;
+    let mut runs = 0;
+    while s.run(&deadline(1)).unwrap() == Stop::TimedOut {
+        runs += 1;
+        assert!(runs < 1000);
+    }
+    assert_eq!(s.kernel().counters.oom_kills, 1);
+}

@@ -85,6 +85,9 @@ pub(super) fn getcwd(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         return Err(Errno::ENOENT);
     }
     let mut path = c.k.inode_path(cwd);
+    if path.len() >= crate::abi::PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     if root != c.k.vfs.root() {
         let above = c.k.inode_path(root);
         path = match path.strip_prefix(above.as_slice()) {

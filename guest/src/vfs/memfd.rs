@@ -1,0 +1,71 @@
+//! Anonymous files in memory (memfd_create(2)) and their seals (fcntl(2), "File Sealing").
+
+use super::InodeId;
+use super::inode::{FsKind, Kind, ROOT, S_IFREG};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::task::Tid;
+use std::collections::BTreeMap;
+
+/// No more seals.
+pub const F_SEAL_SEAL: u32 = 1;
+const F_SEAL_SHRINK: u32 = 2;
+const F_SEAL_GROW: u32 = 4;
+const F_SEAL_WRITE: u32 = 8;
+const F_SEAL_FUTURE_WRITE: u32 = 16;
+/// The executable bits do not change.
+pub const F_SEAL_EXEC: u32 = 32;
+
+impl Kernel {
+    /// Makes a file without a name and opens it for reading and writing; one reference. ENOSPC.
+    pub fn memfd_open(&mut self, tid: Tid, name: &[u8], seals: u32, mode: u32) -> Result<u64, Errno> {
+        let creds = self.creds_of(tid);
+        let mut stat = self.fresh_stat(S_IFREG | mode);
+        (stat.uid, stat.gid, stat.nlink) = (creds.fsuid, creds.fsgid, 0);
+        let name = [b"memfd:", name].concat();
+        let id = self.vfs.add(Kind::File(BTreeMap::new()), stat, ROOT, &name, FsKind::Shm)?;
+        self.vfs.inode_mut(id)?.seals = Some(seals);
+        self.open_inode(id, 2 | linux_raw_sys::general::O_LARGEFILE)
+    }
+
+    /// F_GET_SEALS. EINVAL for files that have none.
+    pub fn seals(&self, inode: InodeId) -> Result<u32, Errno> {
+        self.vfs.inode(inode)?.seals.ok_or(Errno::EINVAL)
+    }
+
+    /// F_ADD_SEALS. EINVAL, EPERM.
+    pub fn add_seals(&mut self, inode: InodeId, new: u32) -> Result<(), Errno> {
+        let old = self.seals(inode)?;
+        if new & !0x3f != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if old & F_SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        self.vfs.inode_mut(inode)?.seals = Some(old | new);
+        Ok(())
+    }
+
+    /// Whether seals forbid new shared mappings that can be written to.
+    pub fn file_is_write_sealed(&self, file: u64) -> bool {
+        let Some(super::FileKind::Inode(inode)) = self.files.get(file).map(|f| &f.kind) else { return false };
+        self.seals(*inode).is_ok_and(|s| s & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0)
+    }
+
+    /// Whether seals forbid writing up to `end`. EPERM.
+    pub fn check_seal_write(&self, inode: InodeId, end: u64) -> Result<(), Errno> {
+        let node = self.vfs.inode(inode)?;
+        let seals = node.seals.unwrap_or(0);
+        let grows = end > node.stat.size && seals & F_SEAL_GROW != 0;
+        if seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0 || grows { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// Whether seals forbid making the file `len` bytes long. EPERM.
+    pub fn check_seal_size(&self, inode: InodeId, len: u64) -> Result<(), Errno> {
+        let node = self.vfs.inode(inode)?;
+        let seals = node.seals.unwrap_or(0);
+        let bad = (len < node.stat.size && seals & F_SEAL_SHRINK != 0)
+            || (len > node.stat.size && seals & F_SEAL_GROW != 0);
+        if bad { Err(Errno::EPERM) } else { Ok(()) }
+    }
+}
