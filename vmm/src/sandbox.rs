@@ -8,15 +8,17 @@ use crate::error::Error;
 use crate::machine::{Machine, now};
 use crate::signal::Ticker;
 use crate::stats::{Stats, Timings};
-use crate::threads::{Crew, Shared};
+use crate::threads::{Crew, Shared, enter, put_back};
 use crate::vcpu::KvmVcpu;
 use guest::kernel::{Kernel, Limits, Next};
 use guest::platform::{Ns, Platform};
-use guest::task::{ExitStatus, Tid};
+use guest::task::ExitStatus;
 use kvm_ioctls::VmFd;
-use rustix::event::{PollFd, PollFlags};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use sleep::wait;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, MutexGuard};
+
+mod sleep;
 
 /// Sizes that are fixed for a sandbox's life.
 #[derive(Clone, Copy, Debug)]
@@ -380,86 +382,6 @@ impl Driver<'_> {
         }
         Ok(ready.control)
     }
-}
-
-/// Lets a task that was chosen, and has not run, wait for its turn again.
-pub(crate) fn put_back(kernel: &mut Kernel, tid: Tid) {
-    if let Some(task) = kernel.task_mut(tid) {
-        task.state = guest::task::TaskState::Runnable;
-        kernel.sched.push(tid);
-    }
-}
-
-/// One entry into user mode and the exit that follows; the lock is released while guest code runs.
-pub(crate) fn enter<'k>(
-    shared: &'k Shared,
-    vcpu: &mut KvmVcpu,
-    mut kernel: MutexGuard<'k, Kernel>,
-    tid: Tid,
-) -> Result<MutexGuard<'k, Kernel>, Error> {
-    let task = kernel.tasks.get_mut(&tid);
-    let Some((mut regs, mm)) = task.map(|t| (t.regs.clone(), t.mm)) else { return Ok(kernel) };
-    let Some(root) = kernel.mms.get(mm).map(|m| m.root) else { return Ok(kernel) };
-    drop(kernel);
-    let exit = vcpu.run(&mut regs, root)?;
-    let mut kernel = shared.kernel();
-    if let Some(task) = kernel.task_mut(tid) {
-        task.regs = regs;
-    }
-    kernel.on_exit(vcpu, tid, exit);
-    Ok(kernel)
-}
-
-#[derive(Debug, Default)]
-struct Ready {
-    fds: Vec<i32>,
-    control: bool,
-}
-
-/// ppoll(2) on the guest's host descriptors, the control descriptor and the wake-up descriptor. A signal ends it like a time-out.
-fn wait(
-    poll: &[(i32, bool, bool)],
-    control: Option<BorrowedFd<'_>>,
-    wake: Option<BorrowedFd<'_>>,
-    timeout: Option<Ns>,
-) -> Result<Ready, Error> {
-    let mut fds = Vec::with_capacity(poll.len() + 2);
-    for (fd, input, output) in poll {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, *input);
-        flags.set(PollFlags::OUT, *output);
-        // SAFETY: the guest kernel keeps the descriptors that it names open while its tasks sleep on them; poll(2) of a closed one only
-        // reports that.
-        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
-        fds.push(PollFd::from_borrowed_fd(fd, flags));
-    }
-    let mut extra = |fd: Option<BorrowedFd<'_>>| {
-        fd.map(|fd| {
-            // SAFETY: outlives this call, as the borrow that was given does.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            fds.len() - 1
-        })
-    };
-    let control = extra(control);
-    let wake = extra(wake);
-    let timeout = timeout.map(|ns| rustix::event::Timespec {
-        tv_sec: (ns / 1_000_000_000).cast_signed(),
-        tv_nsec: (ns % 1_000_000_000).cast_signed(),
-    });
-    match rustix::event::poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
-        Err(e) => return Err(Error::Host { what: "wait for events", source: e.into() }),
-    }
-    let is_ready = |i: Option<usize>| i.and_then(|i| fds.get(i)).is_some_and(|p| !p.revents().is_empty());
-    if is_ready(wake)
-        && let Some(p) = wake.and_then(|i| fds.get(i))
-    {
-        let _ = rustix::io::read(p, &mut [0; 8]);
-    }
-    let ready = poll.iter().zip(&fds).filter(|(_, p)| !p.revents().is_empty()).map(|((fd, ..), _)| *fd);
-    Ok(Ready { fds: ready.collect(), control: is_ready(control) })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use guest::platform::{Access, Gpa, Regs, Va};
-use guest::task::{Process, Task};
+use guest::task::{Process, Task, Tid};
 use std::os::fd::AsFd;
 
 const CODE: Va = 0x40_0000;
