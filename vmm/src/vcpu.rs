@@ -109,11 +109,6 @@ impl KvmVcpu {
         crate::signal::detach();
     }
 
-    /// The next entry returns at once.
-    pub fn request_exit(&self) {
-        self.flag().store(1, Ordering::Relaxed);
-    }
-
     fn flag(&self) -> &AtomicU8 {
         // SAFETY: points into the shared page that `self.fd` keeps mapped; the kernel only reads it.
         unsafe { self.immediate.as_ref() }
