@@ -63,6 +63,9 @@ pub enum Stop {
 
 /// How often the host's count of resident memory is looked at while guest code runs, ns.
 const MEMORY_PERIOD: Ns = 20_000_000;
+/// Time in user mode that a task gets whatever timers are due, ns: several times what an exit costs on nested hosts, so that a
+/// guest timer with a period of a microsecond cannot keep all of its guest from going on.
+const MIN_SLICE: Ns = 300_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -264,9 +267,9 @@ impl Driver<'_> {
     fn before_entry(&mut self, live: &mut Live, kernel: &mut Kernel) -> Result<Option<Stop>, Error> {
         let limit = kernel.limits.memory;
         let waiting = kernel.sched.waiting();
-        let mut due = kernel.next_deadline();
         let polls = kernel.host_polls();
         let time = now();
+        let mut due = kernel.next_deadline().map(|d| d.max(time + MIN_SLICE));
         if self.options.deadline.is_some_and(|d| time >= d) {
             return Ok(Some(Stop::TimedOut));
         }
