@@ -254,6 +254,10 @@ impl Driver<'_> {
                     if others == 0 && poll.is_empty() && deadline.is_none() && !awaits_work {
                         return Ok(Stop::Stuck);
                     }
+                    // Nobody else looks at the memory that they take.
+                    let look = now().saturating_add(MEMORY_PERIOD);
+                    let deadline =
+                        if others > 0 { Some(deadline.map_or(look, |d| d.min(look))) } else { deadline };
                     drop(kernel);
                     if let Some(stop) = self.sleep(live, deadline, &poll)? {
                         return Ok(stop);
