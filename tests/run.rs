@@ -115,6 +115,10 @@ fn signals_pass_through_to_the_program() {
     assert!(text.contains("KeyboardInterrupt"), "{text}");
     let code = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda n, f: (print('got', n), sys.exit(9)))\nprint()\ntime.sleep(30)";
     assert_eq!(signalled(PYTHON, &["-uc", code], Signal::TERM), (9, "got 15\n".into()));
+    // Nothing but a signal can ever wake this one.
+    let code =
+        "import signal\nsignal.signal(signal.SIGUSR1, lambda n, f: print('woke'))\nprint()\nsignal.pause()";
+    assert_eq!(signalled(PYTHON, &["-uc", code], Signal::USR1), (0, "woke\n".into()));
 }
 
 #[test]

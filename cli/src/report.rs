@@ -1,6 +1,6 @@
 //! Percentiles, tables, and the drawing of a tree.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
 /// The `p`-th percentile (0..=100, nearest rank) of unsorted samples; 0 when there are none.
 pub fn percentile(samples: &[u64], p: u64) -> u64 {
@@ -19,6 +19,9 @@ pub fn us(samples: &[u64]) -> serde_json::Value {
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
+        table.remove_style(line);
+    }
     table.set_header(header);
     for row in rows {
         table.add_row(row);

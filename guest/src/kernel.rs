@@ -525,6 +525,7 @@ impl Kernel {
                 self.enter_syscall(tid);
                 self.run_syscall(vcpu, tid);
             }
+            Exit::Exception { vector: vector @ (16 | 19), .. } => self.float_exception(vcpu, tid, vector),
             Exit::Exception { vector, error, cr2 } => self.exception(tid, vector, error, cr2),
             Exit::Illegal => self.force_signal(tid, SigInfo::segv_general()),
             Exit::BadMemory => self.force_signal(tid, SigInfo::bus_unknown()),

@@ -47,6 +47,18 @@ struct Machine {
     vcpus: [FakeVcpu; 2],
 }
 
+/// Gives the first task a listener, so that connections come about.
+fn listen(kernel: &mut Kernel) {
+    use guest::net::Style;
+    use guest::net::addr::{Address, Family, Given};
+    let id = kernel.socket_create(1, Family::Inet, Style::Stream).unwrap();
+    let address = Address::Ip(std::net::Ipv4Addr::UNSPECIFIED.into(), 5000);
+    kernel.socket_bind(1, id, Given::Address(address)).unwrap();
+    kernel.socket_listen(1, id, 3).unwrap();
+    let file = kernel.socket_file(id, 0o4000);
+    kernel.install_fd(1, file, false).unwrap();
+}
+
 fn boot(root: &std::path::Path) -> Machine {
     let platform = Arc::new(FakePlatform::new(1 << 30));
     let limits = Limits { memory: 128 << 20, cpus: 2, tasks: 32 };
@@ -59,6 +71,7 @@ fn boot(root: &std::path::Path) -> Machine {
         cwd: b"/".to_vec(),
     };
     kernel.spawn_init(&spawn, Stdio { work: true, ..Stdio::default() }).expect("the program starts");
+    listen(&mut kernel);
     Machine { kernel, platform, vcpus: [FakeVcpu::new(0), FakeVcpu::new(1)] }
 }
 

@@ -174,8 +174,9 @@ fn a_port_that_nobody_listens_on_refuses_and_other_hosts_are_unreachable() {
     assert_eq!(m.with_addr(CONNECT, fd, &v4([10, 0, 0, 1], 80)), err(Errno::ENETUNREACH));
     let fd = m.ok(SOCKET, &[2, STREAM | NONBLOCK, 0]);
     assert_eq!(m.with_addr(CONNECT, fd, &v4(LOCAL, 9)), err(Errno::EINPROGRESS));
-    assert_eq!(m.events(fd, IN | OUT), IN | OUT | ERR | HUP);
+    assert_eq!(m.events(fd, IN | OUT | RDHUP), IN | OUT | ERR | HUP | RDHUP);
     assert_eq!(m.option(fd, 1, 4), i32::from(Errno::ECONNREFUSED.0));
+    assert_eq!(m.events(fd, IN | OUT | RDHUP), IN | OUT | HUP | RDHUP);
     assert_eq!(m.option(fd, 1, 4), 0);
     let fd = m.ok(SOCKET, &[2, DGRAM, 0]);
     assert_eq!(m.with_addr(BIND, fd, &v4([8, 8, 8, 8], 53)), err(Errno::EADDRNOTAVAIL));
@@ -552,6 +553,26 @@ fn a_reset_by_zero_linger_reaches_the_other_end() {
     m.ok(SETSOCKOPT, &[client, 1, 13, linger, 8]);
     m.ok(CLOSE, &[client]);
     assert_eq!(m.recv(conn, 1), Err(err(Errno::ECONNRESET)));
+    let (va, len) = (m.alloc(16), m.put(&16_u32.to_le_bytes()));
+    assert_eq!(m.call(GETPEERNAME, &[conn, va, len]), err(Errno::ENOTCONN));
+}
+
+#[test]
+fn a_write_to_a_closed_connection_is_taken_once_and_then_fails() {
+    let mut m = Machine::boot();
+    let server = m.listener(5000, 5);
+    let client = m.ok(SOCKET, &[2, STREAM, 0]);
+    m.with_addr(CONNECT, client, &v4(LOCAL, 5000));
+    let conn = m.ok(ACCEPT, &[server, 0, 0]);
+    m.ok(CLOSE, &[client]);
+    let all = IN | OUT | RDHUP;
+    assert_eq!(m.events(conn, all), all);
+    let va = m.put(b"x");
+    assert_eq!(m.call(SENDTO, &[conn, va, 1, 0x4000, 0, 0]), 1);
+    assert_eq!(m.events(conn, all), all | ERR | HUP);
+    assert_eq!(m.call(SENDTO, &[conn, va, 1, 0x4000, 0, 0]), err(Errno::EPIPE));
+    assert_eq!(m.recv(conn, 1), Ok(Vec::new()));
+    assert_eq!(m.events(conn, all), all | HUP);
     let (va, len) = (m.alloc(16), m.put(&16_u32.to_le_bytes()));
     assert_eq!(m.call(GETPEERNAME, &[conn, va, len]), err(Errno::ENOTCONN));
 }

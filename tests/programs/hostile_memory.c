@@ -34,10 +34,10 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 static void *touch_pages(void *arg) {
-    uintptr_t seed = (uintptr_t)arg;
+    volatile uintptr_t seed = (uintptr_t)arg;
     catch_faults();
     while (!stop) {
-        sigsetjmp(back, 1);
+        if (sigsetjmp(back, 1) && stop) break;
         volatile char *p = arena + (seed++ * 2654435761u >> 7) % (PAGES * PAGE);
         if (seed & 1) *p = 1; else (void)*p;
     }
@@ -110,7 +110,7 @@ static int mmap_bomb(int kind) {
     if (kind == 0)      // huge reservations, until the address space ends
         while (n < 1 << 20 && mmap(NULL, 1UL << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED) n++;
     if (kind == 1)      // many small mappings that cannot be merged
-        while (n < 1 << 20 && (last = mmap(NULL, PAGE, n & 1 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED) n++;
+        while (n < 10000 && (last = mmap(NULL, PAGE, n & 1 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED) n++;
     if (kind == 2) {    // holes in one large mapping
         char *p = mmap(NULL, 1UL << 32, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         while (n < 1 << 19 && !mprotect(p + 2L * n * PAGE, PAGE, PROT_NONE)) n++;

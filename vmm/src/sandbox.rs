@@ -251,7 +251,9 @@ impl Driver<'_> {
                     if others == 0 && awaits_work && self.options.stop_when_quiescent {
                         return Ok(Stop::Quiescent);
                     }
-                    if others == 0 && poll.is_empty() && deadline.is_none() && !awaits_work {
+                    // Whoever watches a control descriptor may yet wake the guest, with a signal.
+                    let hopeless = poll.is_empty() && deadline.is_none() && self.options.control.is_none();
+                    if others == 0 && hopeless && !awaits_work {
                         return Ok(Stop::Stuck);
                     }
                     // Nobody else looks at the memory that they take.

@@ -219,10 +219,12 @@ impl Kernel {
         (s.error, s.shut_read, s.shut_write) = (None, false, false);
         s.in_progress = nonblock;
         let Some(listener) = self.inet_target(true, ip, dest.1, &Address::Unnamed) else {
+            let s = self.objects.net.get_mut(id)?;
+            s.refused();
             if !nonblock {
+                s.error = None;
                 return Err(Errno::ECONNREFUSED);
             }
-            self.objects.net.get_mut(id)?.error = Some(Errno::ECONNREFUSED);
             self.socket_wake(id);
             return Err(Errno::EINPROGRESS);
         };

@@ -1,8 +1,8 @@
 //! Sockets that live inside the sandbox: AF_UNIX, and AF_INET and AF_INET6 on the loopback addresses.
 //!
 //! There is no network and no protocol machinery: a connected stream is a queue of bytes each way with back pressure, a datagram
-//! is a message in its receiver's queue. `unix` and `inet` know names and how connections come about; `transfer` moves
-//! bytes to and from user memory; `options` holds what setsockopt(2) sets. This file owns the state and what closing does.
+//! is a message in its receiver's queue. `unix` and `inet` know names and how connections come about; `send` and `receive`
+//! move bytes from and to user memory; `options` holds what setsockopt(2) sets. This file owns the state and what closing does.
 //!
 //! Every byte and every descriptor in a queue is the guest's doing but the host's memory, so both have limits for the
 //! sandbox as a whole ([`MAX_BUFFERED`], [`MAX_IN_FLIGHT`], [`MAX_SOCKETS`]).
@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub mod addr;
 mod inet;
 pub mod options;
+mod receive;
+mod send;
 pub mod transfer;
 mod unix;
 
@@ -167,6 +169,12 @@ impl Socket {
     /// Bytes that its queue counts for.
     pub fn charge(&self) -> usize {
         self.bytes.saturating_add(self.queue.len().saturating_mul(OVERHEAD))
+    }
+
+    /// A connection did not come about.
+    fn refused(&mut self) {
+        (self.state, self.error) = (State::Idle, Some(Errno::ECONNREFUSED));
+        (self.shut_read, self.shut_write) = (true, true);
     }
 
     /// Whether a listener takes no more connections.
@@ -399,7 +407,7 @@ impl Kernel {
         }
         for other in waiting {
             if let Some(s) = self.objects.net.sockets.get_mut(other) {
-                (s.state, s.error) = (State::Idle, Some(Errno::ECONNREFUSED));
+                s.refused();
             }
             self.socket_wake(other);
         }
@@ -535,7 +543,7 @@ impl Kernel {
         if (s.shut_read && s.shut_write) || reset {
             mask |= POLLHUP;
         }
-        if s.shut_read || (reset && s.error.is_some()) {
+        if s.shut_read {
             mask |= POLLRDHUP | input;
         }
         if !s.queue.is_empty() {

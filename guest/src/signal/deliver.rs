@@ -312,13 +312,51 @@ impl Kernel {
             0 => SigInfo::fault(8, 1, rip),
             1 => SigInfo::fault(5, 2, rip),
             3 => SigInfo::fault(5, kernel, 0),
+            // Hosts that run the guest without hardware support report `int n` as an undefined instruction; a processor says that
+            // the gate is barred.
+            6 if self.is_int_n(tid, rip) => {
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.aux.trapno = 13;
+                }
+                SigInfo::segv_general()
+            }
             6 => SigInfo::fault(4, 2, rip),
-            7 | 16 | 19 => SigInfo::fault(8, 0, rip),
+            7 => SigInfo::fault(8, 0, rip),
             10..=12 => SigInfo::fault(7, kernel, 0),
             17 => SigInfo::fault(7, 1, 0),
             _ => SigInfo::segv_general(),
         };
         self.force_signal(tid, info);
+    }
+
+    /// Whether the instruction at `rip` is `int n` (but not `int 0x80`, which is undefined here: there are no 32-bit calls).
+    fn is_int_n(&mut self, tid: Tid, rip: u64) -> bool {
+        matches!(self.copy_in_vec(tid, rip, 2).as_deref(), Ok([0xcd, n]) if *n != 0x80)
+    }
+
+    /// A floating-point exception: the signal's code is the first unmasked flag in the order of Linux's fpu__exception_code.
+    pub fn float_exception(&mut self, vcpu: &mut dyn crate::platform::Vcpu, tid: Tid, vector: u8) {
+        let image = vcpu.save_xstate();
+        let word =
+            |at: usize| image.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
+        // The legacy region of XSAVE: x87 control and status words at 0 and 2, MXCSR at 24 (flags in bits 0-5, masks in 7-12).
+        let raised = if vector == 16 { word(2) & !word(0) } else { word(24) & !(word(24) >> 7) };
+        let code = match raised & 0x3f {
+            x if x & 1 != 0 => 7,    // FPE_FLTINV
+            x if x & 4 != 0 => 3,    // FPE_FLTDIV
+            x if x & 8 != 0 => 4,    // FPE_FLTOVF
+            x if x & 0x12 != 0 => 5, // FPE_FLTUND: underflow, or a denormal operand
+            x if x & 0x20 != 0 => 6, // FPE_FLTRES
+            _ => 0,
+        };
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.aux.trapno = u64::from(vector);
+        task.aux.trap_error = 0;
+        let rip = task.regs.rip;
+        self.counters.exceptions += 1;
+        if code != 0 {
+            self.force_signal(tid, SigInfo::fault(8, code, rip));
+        }
     }
 
     /// Writes the vCPU's number where rseq(2) wants it, and aborts a critical section that was cut.

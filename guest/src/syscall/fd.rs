@@ -1,6 +1,6 @@
 //! System calls on descriptors: read and write in all forms, seek, duplicate, close, fcntl, ioctl, pipes, eventfds.
 
-use super::{Arg, Context, Entry, Support, ret};
+use super::{Arg, Context, Entry, Support, ret, user_range};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of};
 use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH};
@@ -110,12 +110,19 @@ fn inode(c: &Context<'_>, fd: u64) -> Result<InodeId, Errno> {
     }
 }
 
-/// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT.
-fn single(va: u64, len: u64) -> Result<[(u64, u64); 1], Errno> {
-    if len.cast_signed() < 0 {
-        return Err(Errno::EINVAL);
-    }
+/// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT. EBADF, EFAULT: in this order, and before anything is
+/// looked at, as Linux does it.
+fn single(c: &Context<'_>, file: u64, write: bool, va: u64, len: u64) -> Result<[(u64, u64); 1], Errno> {
+    check_mode(c, file, write)?;
+    user_range(va, len)?;
     Ok([(va, len.min(MAX_RW_COUNT))])
+}
+
+/// Whether a file was opened for this. EBADF.
+fn check_mode(c: &Context<'_>, file: u64, write: bool) -> Result<(), Errno> {
+    let flags = c.k.open_file(file)?.flags;
+    let barred = if write { 0 } else { 1 };
+    if flags & 3 == barred || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(()) }
 }
 
 /// A position of pread(2) and friends. EINVAL, ESPIPE.
@@ -128,12 +135,14 @@ fn position(c: &Context<'_>, file: u64, pos: u64) -> Result<Option<u64>, Errno> 
 
 fn read(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     let file = file(c, fd)?;
-    c.k.file_read(c.tid, file, &single(va, len)?, None)
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, None)
 }
 
 fn write(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     let file = file(c, fd)?;
-    c.k.file_write(c.tid, file, &single(va, len)?, None)
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, None)
 }
 
 fn pread(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
@@ -142,7 +151,8 @@ fn pread(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
     }
     let file = file(c, fd)?;
     let at = position(c, file, pos)?;
-    c.k.file_read(c.tid, file, &single(va, len)?, at)
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, at)
 }
 
 fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
@@ -151,10 +161,11 @@ fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult 
     }
     let file = file(c, fd)?;
     let at = position(c, file, pos)?;
-    c.k.file_write(c.tid, file, &single(va, len)?, at)
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, at)
 }
 
-fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool) -> SysResult {
+fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool, flags: u64) -> SysResult {
     let &[fd, va, count, ..] = args;
     if pos.is_some_and(|p| p.cast_signed() < 0) {
         return Err(Errno::EINVAL);
@@ -164,38 +175,37 @@ fn vectored(c: &mut Context<'_>, args: &[u64; 6], pos: Option<u64>, write: bool)
         Some(p) => position(c, file, p)?,
         None => None,
     };
-    let iovecs = c.k.read_iovecs(c.tid, va, count)?;
+    check_mode(c, file, write)?;
+    // Linux takes the count as 32 bits.
+    let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
+    if low32(flags) != 0 && iovecs.iter().any(|(_, len)| *len > 0) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     if write { c.k.file_write(c.tid, file, &iovecs, at) } else { c.k.file_read(c.tid, file, &iovecs, at) }
 }
 
 fn readv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, None, false)
+    vectored(c, a, None, false, 0)
 }
 
 fn writev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, None, true)
+    vectored(c, a, None, true, 0)
 }
 
 fn preadv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, Some(nth(a, 3)), false)
+    vectored(c, a, Some(nth(a, 3)), false, 0)
 }
 
 fn pwritev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    vectored(c, a, Some(nth(a, 3)), true)
+    vectored(c, a, Some(nth(a, 3)), true, 0)
 }
 
 fn preadv2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    if low32(nth(a, 5)) != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), false)
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), false, nth(a, 5))
 }
 
 fn pwritev2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    if low32(nth(a, 5)) != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), true)
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), true, nth(a, 5))
 }
 
 fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -> SysResult {
@@ -311,7 +321,7 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
     }
     match cmd {
         0 | 1030 => {
-            if arg >= u64::from(c.k.fd_limit(c.tid)) {
+            if low32(arg) >= c.k.fd_limit(c.tid) {
                 return Err(Errno::EINVAL);
             }
             dup_from(c, fd, low32(arg), cmd == 1030)
@@ -337,7 +347,21 @@ fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
             let inode = inode(c, fd)?;
             ret(u64::from(c.k.seals(inode)?))
         }
-        8 | 9 => ret(0),
+        8 => {
+            // F_SETOWN: a process, or a group as a negative number.
+            let owner = int(arg);
+            if owner == i32::MIN {
+                return Err(Errno::EINVAL);
+            }
+            let id = owner.unsigned_abs();
+            let known = if owner > 0 {
+                c.k.processes.contains_key(&id)
+            } else {
+                c.k.processes.values().any(|p| p.pgid == id)
+            };
+            if owner == 0 || known { ret(0) } else { Err(Errno::ESRCH) }
+        }
+        9 => ret(0),
         1031 | 1032 => {
             let FileKind::Pipe { pipe, .. } = f.kind else { return Err(Errno::EBADF) };
             let pipe = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;

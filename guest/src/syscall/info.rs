@@ -1,6 +1,6 @@
 //! System calls: the system, limits, scheduling attributes, random numbers.
 
-use super::{Arg, Context, Entry, Support, ret};
+use super::{Arg, Context, Entry, Support, ret, user_range};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
 use crate::signal::frame::{le64, put};
@@ -346,6 +346,7 @@ fn getrandom(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     if flags & !7 != 0 || flags & 6 == 6 {
         return Err(Errno::EINVAL);
     }
+    user_range(out, len)?;
     // A call may return less; this bounds the time for which it holds the kernel.
     let len = us(len.min(1 << 20));
     let mut done = 0;

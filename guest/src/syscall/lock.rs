@@ -95,6 +95,10 @@ fn take(c: &mut Context<'_>, inode: InodeId, wanted: Record, wait: bool) -> SysR
 /// flock(2). EINVAL, EBADF, EAGAIN, ENOLCK.
 pub fn flock(c: &mut Context<'_>, &[fd, op, ..]: &[u64; 6]) -> SysResult {
     let op = low32(op);
+    // LOCK_MAND is gone from Linux, and no error.
+    if op & 32 != 0 {
+        return super::ret(0);
+    }
     let exclusive = match op & !4 {
         1 => false,
         2 => true,

@@ -3,7 +3,7 @@
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::mm::mmap::MAP_ANONYMOUS;
-use crate::num::{align_up, int, low32, u64_of, us};
+use crate::num::{int, low32, u64_of, us};
 use crate::platform::{PAGE_SIZE, TASK_SIZE};
 use crate::wait::SysResult;
 use linux_raw_sys::general as g;
@@ -181,8 +181,8 @@ fn madvise(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 fn check_mapped(c: &Context<'_>, addr: u64, len: u64) -> Result<(), Errno> {
     let mm = mm(c)?;
     let start = addr & !(PAGE_SIZE - 1);
-    let len =
-        align_up(len.checked_add(addr - start).ok_or(Errno::ENOMEM)?, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+    // A length that wraps is 0 after rounding, and 0 is no error (mm/msync.c and mm/mlock.c round the same way).
+    let len = len.wrapping_add(addr - start).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
     let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
     let covered = c.k.mms.get(mm).is_some_and(|m| m.covered(start, end));
     if covered { Ok(()) } else { Err(Errno::ENOMEM) }
@@ -212,6 +212,7 @@ fn mincore(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let mm = mm(c)?;
     let pages = len.div_ceil(PAGE_SIZE);
+    super::user_range(vec, pages)?;
     let mut done = 0;
     // The buffer for the answer bounds the loop: a page of it at a time.
     while done < pages {

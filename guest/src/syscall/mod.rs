@@ -7,7 +7,7 @@
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
-use crate::platform::Vcpu;
+use crate::platform::{TASK_SIZE, Vcpu};
 use crate::task::{Call, Tid};
 use crate::wait::{Outcome, SysResult};
 use std::sync::OnceLock;
@@ -166,6 +166,12 @@ pub fn dispatch(k: &mut Kernel, vcpu: &mut dyn Vcpu, tid: Tid, call: &Call) -> S
         return Err(Errno::ENOSYS);
     };
     (entry.handler)(&mut Context { k, vcpu, tid }, &call.args)
+}
+
+/// Whether `len` bytes from `va` lie in user space, mapped or not: Linux's access_ok, which some calls make before anything else.
+/// EFAULT.
+pub fn user_range(va: u64, len: u64) -> Result<(), Errno> {
+    if va > TASK_SIZE || len > TASK_SIZE - va { Err(Errno::EFAULT) } else { Ok(()) }
 }
 
 /// Shorthand for handlers that return a number.

@@ -1,6 +1,6 @@
 //! System calls that wait for readiness: poll, select, epoll.
 
-use super::{Arg, Context, Entry, ret};
+use super::{Arg, Context, Entry, ret, user_range};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{int, low8, low16, low32, u64_of, us};
@@ -137,6 +137,7 @@ fn do_poll(c: &mut Context<'_>, va: u64, count: u64, deadline: Option<u64>, rest
     if count > u64::from(c.k.fd_limit(c.tid)) {
         return Err(Errno::EINVAL);
     }
+    user_range(va, count * 8)?;
     let mut bytes = c.k.copy_in_vec(c.tid, va, us(count * 8))?;
     let mut objects = BTreeSet::new();
     let mut ready = 0u64;
@@ -281,11 +282,12 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
 }
 
 fn do_epoll_wait(c: &mut Context<'_>, ep: u64, va: u64, max: u64, deadline: Option<u64>) -> SysResult {
+    let file = c.k.file_of(c.tid, int(ep))?;
     let max = u32::try_from(int(max)).map_err(|_| Errno::EINVAL)?;
     if max == 0 || max > 0x7fff_ffff / 12 {
         return Err(Errno::EINVAL);
     }
-    let file = c.k.file_of(c.tid, int(ep))?;
+    user_range(va, u64::from(max) * 12)?;
     let set = c.k.epoll_of(file)?;
     let mut found = c.k.epoll_found(set, us(u64::from(max)));
     if found.is_empty() && !expired(c, deadline) {
