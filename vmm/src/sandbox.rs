@@ -68,6 +68,9 @@ pub enum Stop {
 const MEMORY_PERIOD: (Ns, Ns) = (10_000_000, 1_000_000_000);
 /// Bytes per ns that one vCPU can touch for the first time at most: a host zeroes pages no faster than its memory takes them.
 const FILL_RATE: u64 = 8;
+/// Time in user mode that a task gets whatever timers are due, ns: several times what an exit costs on nested hosts, so that a
+/// guest timer with a period of a microsecond cannot keep all of its guest from going on.
+const MIN_SLICE: Ns = 300_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -259,6 +262,15 @@ impl Driver<'_> {
                     if others == 0 && hopeless && !awaits_work {
                         return Ok(Stop::Stuck);
                     }
+                    let mut deadline = deadline;
+                    if others > 0 {
+                        // Nobody else looks at the memory that they take.
+                        let time = now();
+                        if time >= live.check_memory {
+                            self.look_at_memory(live, &mut kernel, time);
+                        }
+                        deadline = Some(deadline.map_or(live.check_memory, |d| d.min(live.check_memory)));
+                    }
                     drop(kernel);
                     if let Some(stop) = self.sleep(live, deadline, &poll)? {
                         return Ok(stop);
@@ -272,9 +284,9 @@ impl Driver<'_> {
     fn before_entry(&mut self, live: &mut Live, kernel: &mut Kernel) -> Result<Option<Stop>, Error> {
         let limit = kernel.limits.memory;
         let waiting = kernel.sched.waiting();
-        let mut due = kernel.next_deadline();
         let polls = kernel.host_polls();
         let time = now();
+        let mut due = kernel.next_deadline().map(|d| d.max(time + MIN_SLICE));
         if self.options.deadline.is_some_and(|d| time >= d) {
             return Ok(Some(Stop::TimedOut));
         }

@@ -77,6 +77,20 @@ fn a_program_makes_system_calls_until_the_deadline() {
 }
 
 #[test]
+fn a_timer_faster_than_an_exit_does_not_stop_the_guest() {
+    let mut s = sandbox(1);
+    add(&s, 1, CALLS);
+    {
+        let mut kernel = s.kernel();
+        let ignored = guest::signal::SigAction { handler: guest::signal::SIG_IGN, ..Default::default() };
+        kernel.set_action(1, 14, ignored);
+        kernel.arm_timer(&guest::time::TimerAction::IntervalReal(1), now(), 1_000, true);
+    }
+    assert_eq!(s.run(&deadline(300)).unwrap(), Stop::TimedOut);
+    assert!(s.kernel().counters.unknown.get(&500).is_some_and(|n| *n > 50));
+}
+
+#[test]
 fn a_program_that_never_exits_is_preempted_and_shares_the_processor() {
     let mut s = sandbox(1);
     add(&s, 1, SPINS);
