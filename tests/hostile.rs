@@ -242,3 +242,13 @@ fn sigkill_to_the_sandbox_at_any_moment_leaves_no_process() {
     survived(&outcome, "/bin/true");
     assert_eq!(outcome.status, 0);
 }
+
+/// Which processor which thread gets is chance: five runs would find a limit that only the first processor keeps.
+#[test]
+fn memory_that_a_second_processor_takes_counts_while_the_first_sleeps() {
+    let program = program("hidden_memory", Link::Static);
+    for _ in 0..5 {
+        let outcome = guest(&["--cpus", "2", "--memory", "128m"], &program, &[], b"");
+        assert_eq!((outcome.status, outcome.text().as_str()), (137, ""));
+    }
+}
