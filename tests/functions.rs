@@ -125,6 +125,27 @@ fn an_answer_with_half_a_surrogate_pair_is_json() {
 }
 
 #[test]
+fn an_operators_mistake_is_one_line_and_status_125() {
+    let dir = fresh_dir("mistakes");
+    let file = dir.path().join("app.py");
+    std::fs::write(&file, ECHO).unwrap();
+    let spec = format!("{}:handler", file.display());
+    let run = |args: &[&str], full: bool| {
+        let mut command = Command::new("sh");
+        let redirect = if full { "exec \"$@\" >/dev/full" } else { "exec \"$@\"" };
+        command.args(["-c", redirect, "sh"]).arg(coppice().get_program()).args(["invoke", &spec]).args(args);
+        let outcome = finish(&mut command, b"", LIMIT);
+        assert_eq!(outcome.status, 125, "{args:?}: {}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{args:?}: {}", outcome.stderr);
+        outcome.stderr
+    };
+    assert!(run(&[], true).contains("cannot write to standard output"));
+    assert!(run(&["--json"], true).contains("cannot write to standard output"));
+    assert!(run(&["--warm", "{"], false).contains("--warm"));
+    assert!(run(&["--env", "=x"], false).contains("--env"));
+}
+
+#[test]
 fn an_import_error_shows_its_traceback() {
     let outcome = invoke("import json\nimport no_such_module_at_all\ndef handler(e, c): pass\n", "{}");
     assert_eq!(outcome.status, 1, "{}", outcome.stderr);
