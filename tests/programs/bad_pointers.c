@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ static long argument(const char *word) {
     if (!strcmp(word, "last")) return (long)last;               // the last byte of a mapping; nothing follows
     if (!strcmp(word, "path")) return (long)strcpy(buffer + 64, "no-such-file");
     if (!strcmp(word, "fd")) return 100;
+    if (!strcmp(word, "socket")) return 102;
     return (long)strtoull(word, NULL, 0);
 }
 
@@ -65,6 +67,8 @@ int main(void) {
             if (write(ends[1], buffer, PAGE) != PAGE) _exit(96);
             dup2(ends[0], 100), dup2(ends[1], 101), close(ends[0]), close(ends[1]);
         }
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0)
+            dup2(ends[0], 102), dup2(ends[1], 103), close(ends[0]), close(ends[1]);
         long a[7];
         for (int i = 0; i < 7; i++) a[i] = argument(word[i]);
         setitimer(ITIMER_REAL, &often, NULL);

@@ -63,7 +63,7 @@ int main(void) {
     private[0] = 'X', shared[0] = 'S';
     char c;
     say("private", pread(fd, &c, 1, 0) + c), say("shared", pread(fd, &c, 1, P) + c), say("seen", private[P]), say("msync", msync(shared, P, MS_SYNC));
-    say("truncate", ftruncate(fd, P)), say("bus", touch(shared, 0)), say("first", private[0]);
+    say("truncate", ftruncate(fd, P)), say("first", private[0]);
     char *one = sbrk(0);
     say("brk", brk(one + 10 * P)), one[9 * P] = 3, say("use", one[9 * P]), say("back", brk(one)), say("gone", touch(one + 9 * P, 0)), say("again", brk(one + 10 * P)), say("zeroed", one[9 * P]);
     unsigned char in[4];

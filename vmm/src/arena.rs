@@ -319,4 +319,25 @@ mod tests {
         a.read(0x10000, &mut b).unwrap();
         assert_eq!(b, [0, 0]);
     }
+
+    #[test]
+    fn a_bus_error_elsewhere_still_ends_the_process() {
+        let f = std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let _installs_the_handler = Arena::new(4 << 20).unwrap();
+        // SAFETY: the child makes two system calls and dies of the access between them.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: a mapping of a page that the empty file does not have; touching it raises SIGBUS, which is what is tested.
+            unsafe {
+                let fd = f.as_raw_fd();
+                let p = libc::mmap(std::ptr::null_mut(), 4096, PROT, libc::MAP_PRIVATE, fd, 0);
+                p.cast::<u8>().write_volatile(1);
+                libc::_exit(0);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGBUS, "{status:#x}");
+    }
 }

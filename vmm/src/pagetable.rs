@@ -9,6 +9,8 @@
 //!   (KVM hangs a page of its own below it), so taking one away, or splitting it, needs a full zap as well.
 //! - A table page goes back to the pool when its root is destroyed, and is used again only after a full zap.
 //!
+//! Longer than most files here, because what may not be separated is the discipline above and each walk that has to keep it.
+//!
 //! Every entry is created with Accessed (and Dirty where writable), so that KVM need not write to the tables.
 
 use crate::arena::Arena;

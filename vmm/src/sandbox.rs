@@ -8,15 +8,17 @@ use crate::error::Error;
 use crate::machine::{Machine, now};
 use crate::signal::Ticker;
 use crate::stats::{Stats, Timings};
-use crate::threads::{Crew, Shared};
+use crate::threads::{Crew, Shared, enter, put_back};
 use crate::vcpu::KvmVcpu;
 use guest::kernel::{Kernel, Limits, Next};
 use guest::platform::{Ns, Platform};
-use guest::task::{ExitStatus, Tid};
+use guest::task::ExitStatus;
 use kvm_ioctls::VmFd;
-use rustix::event::{PollFd, PollFlags};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use sleep::wait;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, MutexGuard};
+
+mod sleep;
 
 /// Sizes that are fixed for a sandbox's life.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +63,11 @@ pub enum Stop {
     Control,
 }
 
-/// How often the host's count of resident memory is looked at while guest code runs, ns.
-const MEMORY_PERIOD: Ns = 20_000_000;
+/// The host's count of resident memory is looked at after a time in which guest code cannot use up what is left of its limit, but not
+/// more often, and not more seldom, than this, ns.
+const MEMORY_PERIOD: (Ns, Ns) = (10_000_000, 1_000_000_000);
+/// Bytes per ns that one vCPU can touch for the first time at most: a host zeroes pages no faster than its memory takes them.
+const FILL_RATE: u64 = 8;
 /// Time in user mode that a task gets whatever timers are due, ns: several times what an exit costs on nested hosts, so that a
 /// guest timer with a period of a microsecond cannot keep all of its guest from going on.
 const MIN_SLICE: Ns = 300_000;
@@ -82,6 +87,8 @@ pub struct Sandbox {
 struct Live {
     crew: Crew,
     ticker: Option<Ticker>,
+    /// When memory is to be looked at next; 0: not decided.
+    check_memory: Ns,
     vcpu: KvmVcpu,
     vm: Arc<VmFd>,
 }
@@ -151,7 +158,7 @@ impl Sandbox {
         self.timings.vm_create = t1 - t0;
         self.timings.slots = t2 - t1;
         self.timings.vcpu = t3 - t2;
-        self.live = Some(Live { crew: Crew::default(), ticker: None, vcpu, vm });
+        self.live = Some(Live { crew: Crew::default(), ticker: None, check_memory: 0, vcpu, vm });
         Ok(())
     }
 
@@ -181,6 +188,7 @@ impl Sandbox {
         self.resume()?;
         let started = now();
         let Some(live) = &mut self.live else { return Err(Error::NotPaused) };
+        live.ticker = live.ticker.take().filter(Ticker::is_mine);
         live.vcpu.attach();
         live.crew.release(&self.shared);
         let mut driver = Driver {
@@ -188,7 +196,6 @@ impl Sandbox {
             shared: &self.shared,
             max_vcpus: self.config.max_vcpus.min(self.machine.host.max_vcpus),
             options,
-            checked_memory: 0,
             checked_control: 0,
         };
         let result = driver.drive(live);
@@ -216,7 +223,6 @@ struct Driver<'a> {
     shared: &'a Arc<Shared>,
     max_vcpus: usize,
     options: &'a RunOptions<'a>,
-    checked_memory: Ns,
     checked_control: Ns,
 }
 
@@ -256,10 +262,15 @@ impl Driver<'_> {
                     if others == 0 && hopeless && !awaits_work {
                         return Ok(Stop::Stuck);
                     }
-                    // Nobody else looks at the memory that they take.
-                    let look = now().saturating_add(MEMORY_PERIOD);
-                    let deadline =
-                        if others > 0 { Some(deadline.map_or(look, |d| d.min(look))) } else { deadline };
+                    let mut deadline = deadline;
+                    if others > 0 {
+                        // Nobody else looks at the memory that they take.
+                        let time = now();
+                        if time >= live.check_memory {
+                            self.look_at_memory(live, &mut kernel, time);
+                        }
+                        deadline = Some(deadline.map_or(live.check_memory, |d| d.min(live.check_memory)));
+                    }
                     drop(kernel);
                     if let Some(stop) = self.sleep(live, deadline, &poll)? {
                         return Ok(stop);
@@ -290,8 +301,14 @@ impl Driver<'_> {
                 self.shared.notify();
             }
         }
-        if self.options.control.is_some() || !polls.is_empty() || limit != u64::MAX {
+        if self.options.control.is_some() || !polls.is_empty() {
             due = Some(due.map_or(tick, |d| d.min(tick)));
+        }
+        if limit != u64::MAX {
+            if time >= live.check_memory {
+                self.look_at_memory(live, kernel, time);
+            }
+            due = Some(due.map_or(live.check_memory, |d| d.min(live.check_memory)));
         }
         if let Some(deadline) = self.options.deadline {
             due = Some(due.map_or(deadline, |d| d.min(deadline)));
@@ -302,16 +319,9 @@ impl Driver<'_> {
                 return Ok(Some(Stop::Control));
             }
         }
-        if time >= self.checked_memory + MEMORY_PERIOD {
-            let first = self.checked_memory == 0;
-            self.checked_memory = time;
-            if !first && self.machine.resident() > limit {
-                kernel.out_of_memory();
-            }
-        }
         match due {
             Some(due) => {
-                if live.ticker.as_ref().is_none_or(|t| !t.is_mine()) {
+                if live.ticker.is_none() {
                     live.ticker = Some(Ticker::new()?);
                 }
                 if let Some(ticker) = &mut live.ticker {
@@ -325,6 +335,22 @@ impl Driver<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Enforces the memory limit, and tells when to look again. The first look of a new virtual machine is put off: most runs in one end
+    /// sooner.
+    fn look_at_memory(&self, live: &mut Live, kernel: &mut Kernel, time: Ns) {
+        let (shortest, longest) = MEMORY_PERIOD;
+        if live.check_memory == 0 {
+            live.check_memory = time + shortest;
+            return;
+        }
+        let (used, limit) = (self.machine.resident(), kernel.limits.memory);
+        if used > limit {
+            kernel.out_of_memory();
+        }
+        let safe = limit.saturating_sub(used) / (FILL_RATE * (live.crew.len() as u64 + 1));
+        live.check_memory = time + safe.clamp(shortest, longest);
     }
 
     /// Sleeps until something happens.
@@ -346,9 +372,6 @@ impl Driver<'_> {
         let mut kernel = self.shared.kernel();
         for fd in ready.fds {
             kernel.host_ready(fd);
-        }
-        if self.machine.resident() > kernel.limits.memory {
-            kernel.out_of_memory();
         }
         if ready.control {
             return Ok(Some(Stop::Control));
@@ -373,89 +396,6 @@ impl Driver<'_> {
         }
         Ok(ready.control)
     }
-}
-
-/// Lets a task that was chosen, and has not run, wait for its turn again.
-pub(crate) fn put_back(kernel: &mut Kernel, tid: Tid) {
-    if let Some(task) = kernel.task_mut(tid) {
-        task.state = guest::task::TaskState::Runnable;
-        kernel.sched.push(tid);
-    }
-}
-
-/// One entry into user mode and the exit that follows; the lock is released while guest code runs.
-pub(crate) fn enter<'k>(
-    shared: &'k Shared,
-    vcpu: &mut KvmVcpu,
-    mut kernel: MutexGuard<'k, Kernel>,
-    tid: Tid,
-) -> Result<MutexGuard<'k, Kernel>, Error> {
-    let task = kernel.tasks.get_mut(&tid);
-    let Some((mut regs, mm)) = task.map(|t| (t.regs.clone(), t.mm)) else { return Ok(kernel) };
-    let Some(root) = kernel.mms.get(mm).map(|m| m.root) else { return Ok(kernel) };
-    drop(kernel);
-    let entered = now();
-    let exit = vcpu.run(&mut regs, root)?;
-    let spent = now().saturating_sub(entered);
-    let mut kernel = shared.kernel();
-    if let Some(task) = kernel.task_mut(tid) {
-        task.regs = regs;
-        task.cpu_ns = task.cpu_ns.saturating_add(spent);
-    }
-    kernel.on_exit(vcpu, tid, exit);
-    Ok(kernel)
-}
-
-#[derive(Debug, Default)]
-struct Ready {
-    fds: Vec<i32>,
-    control: bool,
-}
-
-/// ppoll(2) on the guest's host descriptors, the control descriptor and the wake-up descriptor. A signal ends it like a time-out.
-fn wait(
-    poll: &[(i32, bool, bool)],
-    control: Option<BorrowedFd<'_>>,
-    wake: Option<BorrowedFd<'_>>,
-    timeout: Option<Ns>,
-) -> Result<Ready, Error> {
-    let mut fds = Vec::with_capacity(poll.len() + 2);
-    for (fd, input, output) in poll {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, *input);
-        flags.set(PollFlags::OUT, *output);
-        // SAFETY: the guest kernel keeps the descriptors that it names open while its tasks sleep on them; poll(2) of a closed one only
-        // reports that.
-        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
-        fds.push(PollFd::from_borrowed_fd(fd, flags));
-    }
-    let mut extra = |fd: Option<BorrowedFd<'_>>| {
-        fd.map(|fd| {
-            // SAFETY: outlives this call, as the borrow that was given does.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            fds.len() - 1
-        })
-    };
-    let control = extra(control);
-    let wake = extra(wake);
-    let timeout = timeout.map(|ns| rustix::event::Timespec {
-        tv_sec: (ns / 1_000_000_000).cast_signed(),
-        tv_nsec: (ns % 1_000_000_000).cast_signed(),
-    });
-    match rustix::event::poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
-        Err(e) => return Err(Error::Host { what: "wait for events", source: e.into() }),
-    }
-    let is_ready = |i: Option<usize>| i.and_then(|i| fds.get(i)).is_some_and(|p| !p.revents().is_empty());
-    if is_ready(wake)
-        && let Some(p) = wake.and_then(|i| fds.get(i))
-    {
-        let _ = rustix::io::read(p, &mut [0; 8]);
-    }
-    let ready = poll.iter().zip(&fds).filter(|(_, p)| !p.revents().is_empty()).map(|((fd, ..), _)| *fd);
-    Ok(Ready { fds: ready.collect(), control: is_ready(control) })
 }
 
 #[cfg(test)]

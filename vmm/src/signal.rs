@@ -108,13 +108,12 @@ impl Ticker {
         self.tid == gettid()
     }
 
-    /// Sees to it that the signal is raised at `at` or earlier, and periodically from then on. Costs a system call only when
-    /// the timer is not armed for that already.
+    /// Sees to it that the signal is raised at `at` or earlier, and periodically from then on until it is armed again. Costs a system call
+    /// only when the timer is not armed for that already, or has fired.
     pub fn arm(&mut self, now: Ns, at: Ns) -> Result<(), Error> {
-        let at = at.max(now + 1_000).min(now + Self::PERIOD);
-        let next = self.next.map(|n| if n > now { n } else { n + (now - n).next_multiple_of(Self::PERIOD) });
-        if next.is_some_and(|n| n <= at.saturating_add(100_000)) {
-            self.next = next;
+        let at = at.max(now + 1_000);
+        // One that is due earlier stays: it comes to nothing, and the next time is then set anew.
+        if self.next.is_some_and(|n| n > now && n <= at.saturating_add(100_000)) {
             return Ok(());
         }
         self.set(at, Self::PERIOD)?;

@@ -5,11 +5,11 @@
 
 use crate::error::Error;
 use crate::machine::{Machine, now};
-use crate::sandbox::enter;
 use crate::signal::Ticker;
 use crate::vcpu::KvmVcpu;
 use guest::kernel::{Kernel, Next};
 use guest::platform::Platform;
+use guest::task::Tid;
 use kvm_ioctls::VmFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -212,4 +212,32 @@ fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), E
         }
         shared.busy.fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// Lets a task that was chosen, and has not run, wait for its turn again.
+pub(crate) fn put_back(kernel: &mut Kernel, tid: Tid) {
+    if let Some(task) = kernel.task_mut(tid) {
+        task.state = guest::task::TaskState::Runnable;
+        kernel.sched.push(tid);
+    }
+}
+
+/// One entry into user mode and the exit that follows; the lock is released while guest code runs.
+pub(crate) fn enter<'k>(
+    shared: &'k Shared,
+    vcpu: &mut KvmVcpu,
+    mut kernel: MutexGuard<'k, Kernel>,
+    tid: Tid,
+) -> Result<MutexGuard<'k, Kernel>, Error> {
+    let task = kernel.tasks.get_mut(&tid);
+    let Some((mut regs, mm)) = task.map(|t| (t.regs.clone(), t.mm)) else { return Ok(kernel) };
+    let Some(root) = kernel.mms.get(mm).map(|m| m.root) else { return Ok(kernel) };
+    drop(kernel);
+    let exit = vcpu.run(&mut regs, root)?;
+    let mut kernel = shared.kernel();
+    if let Some(task) = kernel.task_mut(tid) {
+        task.regs = regs;
+    }
+    kernel.on_exit(vcpu, tid, exit);
+    Ok(kernel)
 }

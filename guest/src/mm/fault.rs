@@ -174,6 +174,10 @@ impl Kernel {
     /// is none is killed, and its fault counts as resolved.
     pub fn page_fault(&mut self, tid: Tid, va: Va, error: u64) -> Fault {
         let Some((mm, pid)) = self.task(tid).map(|t| (t.mm, t.pid)) else { return Fault::Segv(1) };
+        // Nothing of anybody's is mapped there, whatever the bits say: hosts without hardware support have tables of their own above.
+        if va >= TASK_SIZE {
+            return Fault::Segv(1);
+        }
         if error & PF_KEY != 0 {
             return Fault::Segv(4);
         }

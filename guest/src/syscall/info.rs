@@ -346,7 +346,8 @@ fn getrandom(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     if flags & !7 != 0 || flags & 6 == 6 {
         return Err(Errno::EINVAL);
     }
-    user_range(out, len)?;
+    // Linux first cuts the length to what one call moves.
+    user_range(out, len.min(crate::vfs::file::MAX_RW_COUNT))?;
     // A call may return less; this bounds the time for which it holds the kernel.
     let len = us(len.min(1 << 20));
     let mut done = 0;

@@ -7,7 +7,7 @@
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
-use crate::platform::{TASK_SIZE, Vcpu};
+use crate::platform::Vcpu;
 use crate::task::{Call, Tid};
 use crate::wait::{Outcome, SysResult};
 use std::sync::OnceLock;
@@ -168,10 +168,12 @@ pub fn dispatch(k: &mut Kernel, vcpu: &mut dyn Vcpu, tid: Tid, call: &Call) -> S
     (entry.handler)(&mut Context { k, vcpu, tid }, &call.args)
 }
 
-/// Whether `len` bytes from `va` lie in user space, mapped or not: Linux's access_ok, which some calls make before anything else.
-/// EFAULT.
+/// Whether `len` bytes from `va` lie in what Linux calls user space, mapped or not: its access_ok, which some calls make before
+/// anything else. EFAULT.
 pub fn user_range(va: u64, len: u64) -> Result<(), Errno> {
-    if va > TASK_SIZE || len > TASK_SIZE - va { Err(Errno::EFAULT) } else { Ok(()) }
+    // TASK_SIZE_MAX of Linux on x86-64; ours is lower, and nothing is mapped between the two.
+    const END: u64 = 0x7fff_ffff_f000;
+    if va > END || len > END - va { Err(Errno::EFAULT) } else { Ok(()) }
 }
 
 /// Shorthand for handlers that return a number.
