@@ -95,6 +95,57 @@ fn json_output_has_the_answer_and_the_phases() {
 }
 
 #[test]
+fn a_handler_file_may_have_the_name_of_any_module() {
+    for name in ["json", "random", "os", "a.b", "my-mod"] {
+        let dir = fresh_dir("names");
+        let file = dir.path().join(format!("{name}.py"));
+        std::fs::write(&file, ECHO).unwrap();
+        let mut command = coppice();
+        command.arg("invoke").arg(format!("{}:handler", file.display())).args(["--event", "[7]"]);
+        let outcome = finish(&mut command, b"", LIMIT);
+        assert_eq!((outcome.status, outcome.text().as_str()), (0, "[7]\n"), "{name}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_module_beside_the_handler_may_shadow_the_standard_librarys() {
+    let dir = fresh_dir("shadow");
+    std::fs::write(dir.path().join("random.py"), "x = 5\n").unwrap();
+    std::fs::write(dir.path().join("app.py"), "import random\ndef handler(e, c): return random.x\n").unwrap();
+    let mut command = coppice();
+    command.arg("invoke").arg(format!("{}:handler", dir.path().join("app.py").display()));
+    let outcome = finish(&mut command, b"", LIMIT);
+    assert_eq!((outcome.status, outcome.text().as_str()), (0, "5\n"), "{}", outcome.stderr);
+}
+
+#[test]
+fn an_answer_with_half_a_surrogate_pair_is_json() {
+    let outcome = invoke("def handler(e, c): return '\\ud800'\n", "{}");
+    assert_eq!(outcome.text(), "\"\\ud800\"\n");
+}
+
+#[test]
+fn an_operators_mistake_is_one_line_and_status_125() {
+    let dir = fresh_dir("mistakes");
+    let file = dir.path().join("app.py");
+    std::fs::write(&file, ECHO).unwrap();
+    let spec = format!("{}:handler", file.display());
+    let run = |args: &[&str], full: bool| {
+        let mut command = Command::new("sh");
+        let redirect = if full { "exec \"$@\" >/dev/full" } else { "exec \"$@\"" };
+        command.args(["-c", redirect, "sh"]).arg(coppice().get_program()).args(["invoke", &spec]).args(args);
+        let outcome = finish(&mut command, b"", LIMIT);
+        assert_eq!(outcome.status, 125, "{args:?}: {}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{args:?}: {}", outcome.stderr);
+        outcome.stderr
+    };
+    assert!(run(&[], true).contains("cannot write to standard output"));
+    assert!(run(&["--json"], true).contains("cannot write to standard output"));
+    assert!(run(&["--warm", "{"], false).contains("--warm"));
+    assert!(run(&["--env", "=x"], false).contains("--env"));
+}
+
+#[test]
 fn an_import_error_shows_its_traceback() {
     let outcome = invoke("import json\nimport no_such_module_at_all\ndef handler(e, c): pass\n", "{}");
     assert_eq!(outcome.status, 1, "{}", outcome.stderr);

@@ -4,6 +4,14 @@
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Prints a line on stdout; where that fails (a full disk, a reader that is gone) the command ends with an error, not a panic.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        anyhow::Context::context(writeln!(std::io::stdout(), $($argument)*), "cannot write to standard output")?
+    }};
+}
+
 mod commands;
 mod peers;
 mod report;

@@ -20,7 +20,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Err(error) => {
             let error = format!("{:#}", anyhow::Error::new(error));
             if args.json {
-                println!("{}", json!({"ok": false, "error": error, "checks": [], "lacks": lacks}));
+                say!("{}", json!({"ok": false, "error": error, "checks": [], "lacks": lacks}));
                 return Ok(1);
             }
             anyhow::bail!(error);
@@ -45,19 +45,19 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             .collect();
         let facts: serde_json::Map<String, serde_json::Value> =
             facts.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-        println!("{}", json!({"ok": report.passed(), "checks": checks, "facts": facts, "lacks": lacks}));
+        say!("{}", json!({"ok": report.passed(), "checks": checks, "facts": facts, "lacks": lacks}));
     } else {
         for (name, result) in &report.checks {
             match result {
-                Ok(note) => println!("ok    {name:<28} {note}"),
-                Err(error) => println!("FAIL  {name:<28} {error}"),
+                Ok(note) => say!("ok    {name:<28} {note}"),
+                Err(error) => say!("FAIL  {name:<28} {error}"),
             }
         }
         for (name, value) in facts {
-            println!("      {name:<28} {value}");
+            say!("      {name:<28} {value}");
         }
         for lack in &lacks {
-            println!("lacks {lack}");
+            say!("lacks {lack}");
         }
     }
     Ok(u8::from(!report.passed()))

@@ -159,9 +159,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     drop(progress);
     let figures = Figures { runs: args.runs, ok, cold, spare, seeds, floor_ns, peers };
     if args.json {
-        println!("{}", figures.json());
+        say!("{}", figures.json());
     } else {
-        figures.print();
+        figures.print()?;
     }
     Ok(u8::from(figures.ok != figures.runs))
 }
@@ -227,8 +227,8 @@ impl Figures {
         })
     }
 
-    fn print(&self) {
-        println!("{}", draw(&self.seeds, &format!("{} instances, {} right answers", self.runs, self.ok)));
+    fn print(&self) -> anyhow::Result<()> {
+        say!("{}", draw(&self.seeds, &format!("{} instances, {} right answers", self.runs, self.ok)));
         let ms = |ns: u64| format!("{:.3}", ns as f64 / 1e6);
         let row = |name: &str, samples: &[u64]| {
             vec![name.to_owned(), ms(percentile(samples, 50)), ms(percentile(samples, 99))]
@@ -236,7 +236,7 @@ impl Figures {
         let mut rows: Vec<Vec<String>> = self.phases().iter().map(|(name, s)| row(name, s)).collect();
         rows.push(row("total, request to answer", &Self::totals(&self.cold)));
         rows.push(row("total with a spare", &Self::totals(&self.spare)));
-        println!("{}\n", table(&["phase (ms)", "p50", "p99"], &rows));
+        say!("{}\n", table(&["phase (ms)", "p50", "p99"], &rows));
         let count = |name: &str, f: fn(&Measures) -> u64| {
             vec![name.to_owned(), median(&self.cold, f).to_string(), median(&self.spare, f).to_string()]
         };
@@ -245,7 +245,7 @@ impl Figures {
             count("faults taken by KVM", |m| m.faults),
             count("private memory, KiB", |m| m.private_kib),
         ];
-        println!("{}\n", table(&["per instance (median)", "fork", "spare"], &rows));
+        say!("{}\n", table(&["per instance (median)", "fork", "spare"], &rows));
         let total = percentile(&Self::totals(&self.cold), 50);
         let with_spare = percentile(&Self::totals(&self.spare), 50);
         let compare = |name: &str, us: Option<u64>| match us {
@@ -263,6 +263,7 @@ impl Figures {
             compare("runsc do (systrap)", self.peers.runsc_us),
             compare("runc run", self.peers.runc_us),
         ];
-        println!("{}", table(&["beside it, same run", "ms", "/ fork", "/ spare"], &rows));
+        say!("{}", table(&["beside it, same run", "ms", "/ fork", "/ spare"], &rows));
+        Ok(())
     }
 }

@@ -60,10 +60,16 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     function.cpus = usize::from(args.cpus);
     let event = read_event(&args.event)?;
     Tree::check_event(&event)?;
+    if let Some(warm) = &args.warm {
+        Tree::check_event(warm.as_bytes()).context("--warm")?;
+    }
     let mut env = Vec::new();
     for item in &args.env {
         let (name, value) =
             item.split_once('=').with_context(|| format!("--env {item}: write NAME=VALUE"))?;
+        if name.is_empty() {
+            bail!("--env {item}: the name is empty");
+        }
         env.push((name.to_owned(), value.to_owned()));
     }
     let config = Config {
@@ -77,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     tree.grow_language(function.runtime)?;
     match tree.grow_function(&function, args.warm.as_deref().map(str::as_bytes)) {
         Err(TreeError::Import(error)) => {
-            return Ok(function_error(&error, args.json, None));
+            return function_error(&error, args.json, None);
         }
         Err(error) => return failed(error, args.json),
         Ok(()) => {}
@@ -108,12 +114,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             Reply::Result(result) => {
                 if args.json {
                     let result: Value = serde_json::from_slice(&result).context("the answer is not JSON")?;
-                    println!("{}", json!({"ok": true, "result": result, "phases": phases}));
+                    say!("{}", json!({"ok": true, "result": result, "phases": phases}));
                 } else {
-                    println!("{}", String::from_utf8_lossy(&result));
+                    say!("{}", String::from_utf8_lossy(&result));
                 }
             }
-            Reply::Error(error) => status = function_error(&error, args.json, Some(phases)),
+            Reply::Error(error) => status = function_error(&error, args.json, Some(phases))?,
             Reply::Imported | Reply::Malformed => bail!("the runtime answered out of protocol"),
         }
     }
@@ -125,24 +131,24 @@ fn failed(error: TreeError, as_json: bool) -> anyhow::Result<u8> {
     let Some(failure) = error.function_failure() else { return Err(error.into()) };
     let value =
         json!({"errorType": failure.error_type(), "errorMessage": failure.to_string(), "stackTrace": []});
-    Ok(function_error(value.to_string().as_bytes(), as_json, None))
+    function_error(value.to_string().as_bytes(), as_json, None)
 }
 
 /// Prints the function's own error; its status is 1.
-fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> u8 {
+fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> anyhow::Result<u8> {
     let value: Value = serde_json::from_slice(error).unwrap_or_else(
         |_| json!({"errorType": "Runtime.Malformed", "errorMessage": String::from_utf8_lossy(error)}),
     );
     if as_json {
-        println!("{}", json!({"ok": false, "error": value, "phases": phases}));
-        return 1;
+        say!("{}", json!({"ok": false, "error": value, "phases": phases}));
+        return Ok(1);
     }
     for line in value["stackTrace"].as_array().into_iter().flatten() {
         eprint!("{}", line.as_str().unwrap_or_default());
     }
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     eprintln!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));
-    1
+    Ok(1)
 }
 
 /// Reads the event, and no more of it than the limit and a byte.

@@ -46,10 +46,14 @@ def _main():
         while done < len(message):
             done += write(3, message[done : done + (1 << 20)])
 
+    def call(module, name, *arguments):
+        # A module of the user's may have taken the name: what it lacks is not missed.
+        function = getattr(modules.get(module), name, None)
+        if callable(function):
+            function(*arguments)
+
     def reseed():
-        module = modules.get("random")
-        if module is not None:
-            module.seed()
+        call("random", "seed")
         module = modules.get("tempfile")
         if module is not None:
             module._name_sequence = None
@@ -57,12 +61,8 @@ def _main():
         if module is not None:
             module._last_timestamp = None
             module._node = None
-        module = modules.get("ssl")
-        if module is not None:
-            module.RAND_add(os.urandom(32), 32.0)
-        module = modules.get("numpy.random")
-        if module is not None:
-            module.seed()
+        call("ssl", "RAND_add", os.urandom(32), 32.0)
+        call("numpy.random", "seed")
 
     def describe(error):
         import traceback
@@ -116,11 +116,20 @@ def _main():
             sys.stderr.write(str(message))
 
     def load(command):
-        import importlib
+        from importlib import util
 
-        if command["dir"] not in sys.path:
-            sys.path.insert(0, command["dir"])
-        module = importlib.import_module(command["module"])
+        directory, name = command["dir"], command["module"]
+        if directory not in sys.path:
+            sys.path.insert(0, directory)
+        # The very file that was named, even where its name is a loaded module's (json.py) or no module's (a.b.py).
+        known = name if name not in modules and "." not in name else "handler_" + name.replace(".", "_")
+        spec = util.spec_from_file_location(known, os.path.join(directory, name + ".py"))
+        module = modules[known] = util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            modules.pop(known, None)
+            raise
         function = module
         for name in command["function"].split("."):
             function = getattr(function, name)
@@ -149,7 +158,12 @@ def _main():
             else:
                 result = handler(command["event"], Context(command["context"]))
                 try:
-                    answer = dumps(result).encode("utf-8", "surrogatepass")
+                    text = dumps(result)
+                    try:
+                        answer = text.encode()
+                    except UnicodeEncodeError:
+                        # Half of a surrogate pair has no encoding, only an escape.
+                        answer = json.dumps(result, allow_nan=False).encode()
                     status = b"K"
                 except (TypeError, ValueError, RecursionError) as error:
                     status = b"E"

@@ -286,6 +286,8 @@ pub struct Fd {
 pub struct FdTable {
     /// Open descriptors by number.
     pub fds: BTreeMap<u32, Fd>,
+    /// No number below this one is free, so that a table of a million descriptors is not walked for the next one.
+    pub full_below: u32,
     /// Tasks that share it.
     pub refs: u32,
 }

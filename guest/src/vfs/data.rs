@@ -1,10 +1,11 @@
 //! Contents of files: reading lower files, copying them up, pages of in-memory files, generated text.
 
 use super::inode::Kind;
-use super::{InodeId, lower};
+use super::{FileKind, InodeId, lower};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
-use crate::num::{u64_of, us};
+use crate::mm::Backing;
+use crate::num::{align_up, u64_of, us};
 use crate::platform::{Gpa, PAGE_SIZE};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -226,8 +227,32 @@ impl Kernel {
             platform.write(gpa + within, &vec![0; us(PAGE_SIZE - within)])?;
         }
         node.stat.blocks = u64_of(pages.len()) * 8;
+        if !gone.is_empty() {
+            self.unmap_beyond(inode, len)?;
+        }
         for gpa in gone.into_values() {
             self.frame_free_page(gpa);
+        }
+        Ok(())
+    }
+
+    /// Takes what lies wholly beyond byte `len` of a file out of every mapping of it: a touch is SIGBUS, or finds the pages of a
+    /// file that has grown again.
+    fn unmap_beyond(&mut self, inode: InodeId, len: u64) -> Result<(), Errno> {
+        let end = align_up(len, PAGE_SIZE).ok_or(Errno::EFBIG)?;
+        let mut ranges = Vec::new();
+        for (mm, m) in self.mms.iter() {
+            for (start, vma) in &m.vmas {
+                let Backing::File { file, offset } = &vma.backing else { continue };
+                let from = start.saturating_add(end.saturating_sub(*offset));
+                let maps = self.files.get(*file).is_some_and(|f| f.kind == FileKind::Inode(inode));
+                if maps && from < vma.end {
+                    ranges.push((mm, from, vma.end));
+                }
+            }
+        }
+        for (mm, from, to) in ranges {
+            self.space(mm)?.drop_pieces(from, to)?;
         }
         Ok(())
     }

@@ -90,6 +90,26 @@ fn write(k: &mut Kernel, path: &str, text: &str) {
 }
 
 #[test]
+fn a_file_cut_short_leaves_its_mappings_and_comes_back_when_it_grows() {
+    let (_top, mut k) = tree();
+    let mm = k.mm_new().unwrap();
+    crate::exec::test_task(&mut k, 1, mm, 0, 0);
+    let file = k.open_path(0, AT_FDCWD, b"/tmp/f", g::O_CREAT | g::O_RDWR, 0o600).unwrap();
+    let FileKind::Inode(inode) = k.files.get(file).unwrap().kind else { panic!() };
+    k.inode_write(inode, 0, &[b'a'; 8192]).unwrap();
+    let va = k.mmap(1, 0, 8192, 3, 1, Some(file), 0).unwrap();
+    assert_eq!(k.get_u32(1, va + 4096), Ok(0x6161_6161));
+    k.inode_truncate(inode, 100).unwrap();
+    assert_eq!(k.get_u32(1, va), Ok(0x6161_6161));
+    assert_eq!(k.get_u32(1, va + 4096), Err(Errno::EFAULT));
+    k.inode_truncate(inode, 8192).unwrap();
+    k.put_u32(1, va + 4096, 7).unwrap();
+    let mut seen = [0; 4];
+    assert_eq!(k.inode_read(inode, 4096, &mut seen), Ok(4));
+    assert_eq!(seen, 7u32.to_le_bytes());
+}
+
+#[test]
 fn a_path_deeper_than_path_max_is_cut() {
     let (_top, mut k) = tree();
     let (mut at, name) = (ROOT, [b'd'; 255]);
@@ -349,7 +369,7 @@ fn a_host_tree_is_walked_and_listed() {
 /// Process 1 with an open file on descriptor 5.
 fn process(k: &mut Kernel, file: u64) {
     let fds = [(5, crate::task::Fd { file, cloexec: true })].into();
-    let files = k.fd_tables.insert(crate::task::FdTable { fds, refs: 1 });
+    let files = k.fd_tables.insert(crate::task::FdTable { fds, refs: 1, ..Default::default() });
     let fs = k.fs_contexts.insert(crate::task::FsContext { root: ROOT, cwd: ROOT, umask: 0o022, refs: 1 });
     let name = *b"a (name)\0\0\0\0\0\0\0\0";
     let task = crate::task::Task { files, fs, name, ..crate::task::Task::new(1, 1) };
