@@ -55,7 +55,7 @@ impl Attempt {
         Progress::Sleep(self.block(key, done))
     }
 
-    /// What [`Attempt::sleep`] sleeps on.
+    /// What `Attempt::sleep` sleeps on.
     pub fn block(&self, key: WaitKey, done: u64) -> Block {
         let restart = match (done, self.deadline) {
             (0, None) => Restart::IfSaRestart,
