@@ -14,6 +14,7 @@ const CLOSE: u64 = 3;
 const LSEEK: u64 = 8;
 const PREAD: u64 = 17;
 const FCNTL: u64 = 72;
+const FTRUNCATE: u64 = 77;
 const O_RDWR: u64 = 2;
 const O_CREAT: u64 = 0o100;
 const O_APPEND: u64 = 0o2000;
@@ -32,6 +33,28 @@ fn read(m: &mut Machine, fd: u64, len: usize) -> Vec<u8> {
     let va = m.alloc(len);
     let n = m.ok(READ, &[fd, va, len as u64]);
     m.read(va, n as usize)
+}
+
+#[test]
+fn in_memory_files_fill_half_of_the_memory_limit_and_then_there_is_no_space() {
+    let mut m = Machine::boot();
+    m.kernel.limits.memory = 8 << 20;
+    let fd = open(&mut m, "/tmp/full", O_RDWR | O_CREAT);
+    let chunk = m.put(&[7; 65536]);
+    let mut held = 0;
+    let refused = loop {
+        match m.call(WRITE, &[fd, chunk, 65536]) {
+            n if n > 0 => held += n,
+            n => break n,
+        }
+        assert!(held <= 8 << 20, "{held} bytes are taken");
+    };
+    assert_eq!(refused, err(Errno::ENOSPC));
+    assert_eq!(held, 4 << 20);
+    // What is given back can be used again.
+    assert_eq!(m.call(FTRUNCATE, &[fd, 0]), 0);
+    m.ok(LSEEK, &[fd, 0, 0]);
+    assert_eq!(m.call(WRITE, &[fd, chunk, 65536]), 65536);
 }
 
 #[test]

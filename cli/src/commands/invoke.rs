@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "JSON")]
     warm: Option<String>,
     /// How many times to send the event, each to an instance of its own
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Spares to keep ready
     #[arg(long, default_value_t = 0, value_name = "N")]

@@ -211,6 +211,8 @@ pub struct Vfs {
     pub(super) upper_count: u64,
     /// Host memory in bytes that link targets and extended attributes of the in-memory layer use.
     pub(super) small_bytes: u64,
+    /// Pages that in-memory files hold.
+    pub(super) file_pages: u64,
     negative: u64,
     /// The host directory under the root.
     #[serde(skip)]
