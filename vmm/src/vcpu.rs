@@ -300,9 +300,10 @@ impl KvmVcpu {
                 regs.rflags = word(24)?;
                 regs.rsp = word(16)?;
                 let cr2 = if vector == 14 { s.cr2 } else { 0 };
-                // Nobody has a page in the upper half. Where the host's kernel shares the tables its pages would show here.
+                // Nobody has a page in the upper half. Where the host's kernel shares the tables, its pages (present or with reserved
+                // bits set) would show here: only what kind of access it was is kept (write, user, fetch).
                 let upper = vector == 14 && cr2 >> 47 != 0;
-                let error = if upper { error & !1 } else { error };
+                let error = if upper { error & 0x16 } else { error };
                 return Ok(Exit::Exception { vector, error, cr2 });
             }
         }
