@@ -136,7 +136,16 @@ fn environment_and_working_directory_are_what_the_options_say() {
         ]
     );
     assert_eq!(guest(&["--workdir", "/usr/lib"], "/bin/pwd".as_ref(), &[], b"").text(), "/usr/lib\n");
-    assert_eq!(guest(&[], "pwd".as_ref(), &[], b"").text(), "/\n");
+    let mut here = run_command(&[], "/bin/pwd".as_ref(), &[]);
+    here.current_dir("/usr/share");
+    assert_eq!(
+        finish(&mut here, b"", LIMIT).text(),
+        "/usr/share\n",
+        "over the host's root the guest starts where we are"
+    );
+    let there = std::fs::canonicalize(std::env::current_dir().unwrap()).unwrap();
+    assert_eq!(guest(&[], "pwd".as_ref(), &[], b"").text(), format!("{}\n", there.display()));
+    assert_eq!(guest(&["--rootfs", "/usr"], "/bin/true".as_ref(), &[], b"").status, 127, "another root has no /lib");
     for args in [
         &["--env", "NOT_SET_ANYWHERE"][..],
         &["--env", "=x"],

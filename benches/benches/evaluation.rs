@@ -8,8 +8,9 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-const LOOP: &str =
-    "import time\nt=time.perf_counter()\nx=0\nfor i in range(20000000): x+=i&7\nprint(time.perf_counter()-t)";
+// In a function: at the top level its speed depends on where the module's dictionary happens to lie.
+const LOOP: &str = "import time\ndef f():\n t=time.perf_counter()\n x=0\n for i in range(20000000): x+=i&7\n \
+                    return time.perf_counter()-t\nprint(f())";
 const SHA: &str = "import time,hashlib\nb=b'x'*(256<<20)\nt=time.perf_counter()\nhashlib.sha256(b).digest()\nprint(time.perf_counter()-t)";
 const HANDLER: &str = "import json\ndef handler(e, c): return {'sum': sum(e['numbers'])}\n\
                        print(json.dumps(handler({'numbers': [1, 2, 3]}, None)))";
@@ -75,7 +76,7 @@ fn main() {
     {
         let argv = [python, "-c", code];
         let native: Vec<String> = argv.iter().map(|s| (*s).to_owned()).collect();
-        report(name, versus(native, ours(&argv), 7, &printed), "at least 0.97");
+        report(name, versus(native, ours(&argv), 11, &printed), "at least 0.97");
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vmm::sandbox::{Config, RunOptions, Sandbox, Stop};
 
 /// Arguments.
@@ -35,9 +35,9 @@ pub struct Args {
     /// Environment variable for the program; without =VALUE it is taken from this one's environment
     #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Working directory in the guest
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    workdir: PathBuf,
+    /// Working directory in the guest [default: this directory over the host's root, / over another]
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
     /// Print every system call with its arguments and result on stderr
     #[arg(long)]
     strace: bool,
@@ -74,9 +74,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             kernel.strace = Some(guest::strace::Sink { fd });
         }
         let argv: Vec<Vec<u8>> = args.command.iter().map(|a| a.as_bytes().to_vec()).collect();
-        if let Err((code, message)) =
-            start(&mut kernel, argv, envp, args.workdir.as_os_str().as_bytes().to_vec())
-        {
+        if let Err((code, message)) = start(
+            &mut kernel,
+            argv,
+            envp,
+            workdir(args.workdir, &args.rootfs).into_os_string().into_encoded_bytes(),
+        ) {
             eprintln!("coppice: {message}");
             return Ok(code);
         }
@@ -110,6 +113,13 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         ExitStatus::Code(code) => code,
         ExitStatus::Signal(signal) => 128 + signal,
     })
+}
+
+/// Where the program starts when nothing is said: here, if the guest's root is the host's.
+fn workdir(asked: Option<PathBuf>, rootfs: &Path) -> PathBuf {
+    let host_root = std::fs::canonicalize(rootfs).is_ok_and(|p| p == Path::new("/"));
+    let here = || if host_root { std::env::current_dir().ok() } else { None };
+    asked.or_else(here).unwrap_or_else(|| "/".into())
 }
 
 fn environment(extra: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
