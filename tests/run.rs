@@ -145,7 +145,8 @@ fn environment_and_working_directory_are_what_the_options_say() {
     );
     let there = std::fs::canonicalize(std::env::current_dir().unwrap()).unwrap();
     assert_eq!(guest(&[], "pwd".as_ref(), &[], b"").text(), format!("{}\n", there.display()));
-    assert_eq!(guest(&["--rootfs", "/usr"], "/bin/true".as_ref(), &[], b"").status, 127, "another root has no /lib");
+    // On Debian /usr is whole enough to be a root.
+    assert_eq!(guest(&["--rootfs", "/usr"], "/bin/pwd".as_ref(), &[], b"").text(), "/\n");
     for args in [
         &["--env", "NOT_SET_ANYWHERE"][..],
         &["--env", "=x"],
