@@ -31,7 +31,7 @@ def handler(event, context):
         "urandom": os.urandom(16).hex(), "uuid4": str(uuid.uuid4()), "uuid1": str(uuid.uuid1()), "random": random.random(),
         "bits": random.getrandbits(128), "system": random.SystemRandom().getrandbits(128), "token": secrets.token_hex(16),
         "temporary": name, "directory": tempfile.mkdtemp(), "tls": ssl.RAND_bytes(16).hex(), "getrandom": raw(), "device": device,
-        "kernel": kernel, "shuffle": random.sample(range(10**15), 2), "request": context.aws_request_id,
+        "node": uuid.uuid1().node, "own node": uuid.getnode() + 1, "kernel": kernel, "shuffle": random.sample(range(10**15), 2), "request": context.aws_request_id,
     }
 "#;
 
@@ -52,7 +52,7 @@ fn a_thousand_forks_repeat_no_random_value() {
             }
         },
     );
-    assert_eq!(seen.len(), 15);
+    assert_eq!(seen.len(), 17);
     assert!(seen.values().all(|values| values.len() + repeats.len() >= 1000));
     assert!(
         repeats.is_empty(),

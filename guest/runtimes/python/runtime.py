@@ -59,8 +59,11 @@ def _main():
             module._name_sequence = None
         module = modules.get("uuid")
         if module is not None:
+            # libuuid keeps its node and clock sequence where they cannot be reset: version 1 is then made by Python, with a random
+            # node of its own (RFC 4122, section 4.5) and a sequence from the generator reseeded above.
+            module._generate_time_safe = None
             module._last_timestamp = None
-            module._node = None
+            module._node = int.from_bytes(os.urandom(6), "big") | 1 << 40
         call("ssl", "RAND_add", os.urandom(32), 32.0)
         call("numpy.random", "seed")
 
