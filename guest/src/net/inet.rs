@@ -206,14 +206,7 @@ impl Kernel {
             }
             State::Idle => {}
         }
-        let ip = self.inet_route(id, dest.0)?;
-        let from = source_for(ip);
-        match self.objects.net.get(id)?.local {
-            Address::Ip(bound, port) if bound.is_unspecified() => {
-                self.objects.net.get_mut(id)?.local = Address::Ip(from, port);
-            }
-            _ => self.inet_autobind(id, from)?,
-        }
+        let ip = self.inet_bind_towards(id, dest.0)?;
         let s = self.objects.net.get_mut(id)?;
         s.remote = Address::Ip(ip, dest.1);
         (s.error, s.shut_read, s.shut_write) = (None, false, false);
@@ -278,9 +271,9 @@ impl Kernel {
         }
     }
 
-    /// Gives a datagram socket a default destination. ENETUNREACH, EADDRINUSE.
-    pub(super) fn inet_set_default(&mut self, id: u64, dest: (IpAddr, u16)) -> Result<(), Errno> {
-        let ip = self.inet_route(id, dest.0)?;
+    /// The address that `to` is routed to, after the socket's local address is one that can reach it. ENETUNREACH, EADDRINUSE.
+    fn inet_bind_towards(&mut self, id: u64, to: IpAddr) -> Result<IpAddr, Errno> {
+        let ip = self.inet_route(id, to)?;
         let from = source_for(ip);
         match self.objects.net.get(id)?.local {
             Address::Ip(bound, port) if bound.is_unspecified() => {
@@ -288,6 +281,12 @@ impl Kernel {
             }
             _ => self.inet_autobind(id, from)?,
         }
+        Ok(ip)
+    }
+
+    /// Gives a datagram socket a default destination. ENETUNREACH, EADDRINUSE.
+    pub(super) fn inet_set_default(&mut self, id: u64, dest: (IpAddr, u16)) -> Result<(), Errno> {
+        let ip = self.inet_bind_towards(id, dest.0)?;
         let s = self.objects.net.get_mut(id)?;
         (s.state, s.remote) = (State::Connected, Address::Ip(ip, dest.1));
         Ok(())
