@@ -1,0 +1,130 @@
+//! fcntl(2) and ioctl(2).
+
+use super::{dup_from, inode, open};
+use crate::errno::Errno;
+use crate::num::{int, low32, u64_of};
+use crate::syscall::{Context, ret};
+use crate::vfs::file::{O_APPEND, O_NONBLOCK, O_PATH};
+use crate::vfs::{Device, FileKind};
+use crate::wait::SysResult;
+
+pub(super) fn set_cloexec(c: &mut Context<'_>, fd: u64, on: bool) -> SysResult {
+    let entry = c.k.table_mut(c.tid)?.fds.get_mut(&low32(fd)).ok_or(Errno::EBADF)?;
+    entry.cloexec = on;
+    ret(0)
+}
+
+pub(super) fn set_flags(c: &mut Context<'_>, id: u64, clear: u32, set: u32) -> SysResult {
+    let f = c.k.files.get_mut(id).ok_or(Errno::EBADF)?;
+    f.flags = f.flags & !clear | set;
+    ret(0)
+}
+
+pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysResult {
+    let entry = c.k.fd_entry(c.tid, int(fd))?;
+    let f = c.k.open_file(entry.file)?;
+    let cmd = low32(cmd);
+    if f.flags & O_PATH != 0 && !matches!(cmd, 0..=3 | 1030) {
+        return Err(Errno::EBADF);
+    }
+    match cmd {
+        0 | 1030 => {
+            if low32(arg) >= c.k.fd_limit(c.tid) {
+                return Err(Errno::EINVAL);
+            }
+            dup_from(c, fd, low32(arg), cmd == 1030)
+        }
+        1 => ret(u64::from(entry.cloexec)),
+        2 => set_cloexec(c, fd, arg & 1 != 0),
+        3 => ret(u64::from(f.flags)),
+        4 => {
+            // O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, FASYNC
+            let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
+            set_flags(c, entry.file, may, low32(arg) & may)
+        }
+        5..=7 | 36..=38 => crate::syscall::lock::fcntl(c, entry.file, cmd, arg),
+        1033 => {
+            if f.flags & 3 == 0 {
+                return Err(Errno::EPERM);
+            }
+            let inode = inode(c, fd)?;
+            c.k.add_seals(inode, low32(arg))?;
+            ret(0)
+        }
+        1034 => {
+            let inode = inode(c, fd)?;
+            ret(u64::from(c.k.seals(inode)?))
+        }
+        8 => {
+            // F_SETOWN: a process, or a group as a negative number.
+            let owner = int(arg);
+            if owner == i32::MIN {
+                return Err(Errno::EINVAL);
+            }
+            let id = owner.unsigned_abs();
+            let known = if owner > 0 {
+                c.k.processes.contains_key(&id)
+            } else {
+                c.k.processes.values().any(|p| p.pgid == id)
+            };
+            if owner == 0 || known { ret(0) } else { Err(Errno::ESRCH) }
+        }
+        9 => ret(0),
+        1031 | 1032 => {
+            let FileKind::Pipe { pipe, .. } = f.kind else { return Err(Errno::EBADF) };
+            let pipe = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;
+            let size = if cmd == 1031 { pipe.resize(u64::from(low32(arg)))? } else { pipe.capacity };
+            let object = pipe.object;
+            if cmd == 1031 {
+                c.k.wake(crate::wait::WaitKey::Object(object));
+            }
+            ret(u64_of(size))
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let f = c.k.open_file(id)?;
+    match low32(request) {
+        0x5451 => set_cloexec(c, fd, true),
+        0x5450 => set_cloexec(c, fd, false),
+        0x5421 => {
+            let on = c.k.get_u32(c.tid, arg)? != 0;
+            set_flags(c, id, O_NONBLOCK, if on { O_NONBLOCK } else { 0 })
+        }
+        0x541b => {
+            let n = match f.kind {
+                FileKind::Pipe { pipe, .. } => {
+                    c.k.objects.pipes.get(pipe).map_or(0, |p| u64_of(p.data.len()))
+                }
+                FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
+                FileKind::Work => c.k.work_available(),
+                FileKind::Socket(id) => c.k.socket_pending(id)?,
+                _ => return Err(Errno::ENOTTY),
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
+            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
+            let n = match f.kind {
+                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
+                _ => 0,
+            };
+            c.k.put_u32(c.tid, arg, low32(n))?;
+            ret(0)
+        }
+        request @ (0x5401 | 0x5413) => {
+            let FileKind::HostStream(stream) = f.kind else { return Err(Errno::ENOTTY) };
+            let stream = c.k.objects.streams.get(stream).ok_or(Errno::EBADF)?;
+            let bytes =
+                if request == 0x5401 { stream.termios()?.to_vec() } else { stream.winsize()?.to_vec() };
+            c.k.copy_out(c.tid, arg, &bytes)?;
+            ret(0)
+        }
+        _ if matches!(f.kind, FileKind::Device(Device::Tty, _)) => Err(Errno::EIO),
+        _ => Err(Errno::ENOTTY),
+    }
+}

@@ -1,0 +1,152 @@
+//! Reading, writing and seeking.
+
+use super::{file, nth, open};
+use crate::errno::Errno;
+use crate::num::low32;
+use crate::syscall::{Context, ret, user_range};
+use crate::vfs::FileKind;
+use crate::vfs::file::{MAX_RW_COUNT, O_PATH};
+use crate::wait::SysResult;
+
+/// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT. EBADF, EFAULT: in this order, and before anything is
+/// looked at, as Linux does it.
+pub(super) fn single(
+    c: &Context<'_>,
+    file: u64,
+    write: bool,
+    va: u64,
+    len: u64,
+) -> Result<[(u64, u64); 1], Errno> {
+    check_mode(c, file, write)?;
+    user_range(va, len)?;
+    Ok([(va, len.min(MAX_RW_COUNT))])
+}
+
+/// Whether a file was opened for this. EBADF.
+pub(super) fn check_mode(c: &Context<'_>, file: u64, write: bool) -> Result<(), Errno> {
+    let flags = c.k.open_file(file)?.flags;
+    let barred = if write { 0 } else { 1 };
+    if flags & 3 == barred || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(()) }
+}
+
+/// A position of pread(2) and friends. EINVAL, ESPIPE.
+pub(super) fn position(c: &Context<'_>, file: u64, pos: u64) -> Result<Option<u64>, Errno> {
+    if c.k.file_is_stream(file) {
+        return Err(Errno::ESPIPE);
+    }
+    Ok(Some(pos))
+}
+
+pub(super) fn read(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
+    let file = file(c, fd)?;
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, None)
+}
+
+pub(super) fn write(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
+    let file = file(c, fd)?;
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, None)
+}
+
+pub(super) fn pread(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
+    if pos.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = file(c, fd)?;
+    let at = position(c, file, pos)?;
+    let to = single(c, file, false, va, len)?;
+    c.k.file_read(c.tid, file, &to, at)
+}
+
+pub(super) fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) -> SysResult {
+    if pos.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = file(c, fd)?;
+    let at = position(c, file, pos)?;
+    let from = single(c, file, true, va, len)?;
+    c.k.file_write(c.tid, file, &from, at)
+}
+
+pub(super) fn vectored(
+    c: &mut Context<'_>,
+    args: &[u64; 6],
+    pos: Option<u64>,
+    write: bool,
+    flags: u64,
+) -> SysResult {
+    let &[fd, va, count, ..] = args;
+    if pos.is_some_and(|p| p.cast_signed() < 0) {
+        return Err(Errno::EINVAL);
+    }
+    let file = file(c, fd)?;
+    let at = match pos {
+        Some(p) => position(c, file, p)?,
+        None => None,
+    };
+    check_mode(c, file, write)?;
+    // Linux takes the count as 32 bits.
+    let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
+    if low32(flags) != 0 && iovecs.iter().any(|(_, len)| *len > 0) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if write { c.k.file_write(c.tid, file, &iovecs, at) } else { c.k.file_read(c.tid, file, &iovecs, at) }
+}
+
+pub(super) fn readv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, None, false, 0)
+}
+
+pub(super) fn writev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, None, true, 0)
+}
+
+pub(super) fn preadv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, Some(nth(a, 3)), false, 0)
+}
+
+pub(super) fn pwritev(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, Some(nth(a, 3)), true, 0)
+}
+
+pub(super) fn preadv2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), false, nth(a, 5))
+}
+
+pub(super) fn pwritev2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    vectored(c, a, Some(nth(a, 3)).filter(|p| *p != u64::MAX), true, nth(a, 5))
+}
+
+pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let whence = low32(whence);
+    if whence > 4 {
+        return Err(Errno::EINVAL);
+    }
+    if c.k.file_is_stream(id) {
+        return Err(Errno::ESPIPE);
+    }
+    let f = c.k.open_file(id)?;
+    let FileKind::Inode(inode) = f.kind else {
+        return ret(0);
+    };
+    let offset = offset.cast_signed();
+    let base = match whence {
+        0 => 0,
+        1 => f.pos.cast_signed(),
+        _ => c.k.inode_stat(inode)?.size.cast_signed(),
+    };
+    let new = match whence {
+        // The whole file is data; the hole is at its end.
+        3 | 4 if offset < 0 || offset >= base => return Err(Errno::ENXIO),
+        3 => offset,
+        4 => base,
+        _ => base.checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+    };
+    let new = u64::try_from(new).map_err(|_| Errno::EINVAL)?;
+    if let Some(f) = c.k.files.get_mut(id) {
+        f.pos = new;
+    }
+    ret(new)
+}

@@ -1,0 +1,78 @@
+//! The space that a file takes: length, allocation, advice, synchronisation.
+
+use super::{inode, open};
+use crate::errno::Errno;
+use crate::num::low32;
+use crate::syscall::{Context, ret};
+use crate::vfs::FileKind;
+use crate::wait::SysResult;
+
+pub(super) fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
+    inode(c, fd)?;
+    ret(0)
+}
+
+pub(super) fn readahead(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if c.k.open_file(id)?.flags & 3 == 1 {
+        return Err(Errno::EBADF);
+    }
+    let inode = inode(c, fd)?;
+    if c.k.vfs.inode(inode)?.is_dir() { Err(Errno::EINVAL) } else { ret(0) }
+}
+
+pub(super) fn sync_file_range(c: &mut Context<'_>, &[fd, offset, len, flags, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    let end = offset.cast_signed().checked_add(len.cast_signed());
+    if low32(flags) & !7 != 0 || offset.cast_signed() < 0 || end.is_none_or(|e| e < offset.cast_signed()) {
+        return Err(Errno::EINVAL);
+    }
+    if c.k.file_is_stream(id) {
+        return Err(Errno::ESPIPE);
+    }
+    ret(0)
+}
+
+pub(super) fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
+        return Err(Errno::ESPIPE);
+    }
+    if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
+}
+
+pub(super) fn ftruncate(c: &mut Context<'_>, &[fd, len, ..]: &[u64; 6]) -> SysResult {
+    if len.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let id = open(c, fd)?;
+    let inode = inode(c, fd)?;
+    if c.k.open_file(id)?.flags & 3 == 0 {
+        return Err(Errno::EINVAL);
+    }
+    c.k.inode_truncate(inode, len)?;
+    ret(0)
+}
+
+pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64; 6]) -> SysResult {
+    let id = open(c, fd)?;
+    if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    if low32(mode) & !1 != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if c.k.open_file(id)?.flags & 3 == 0 {
+        return Err(Errno::EBADF);
+    }
+    let inode = match c.k.open_file(id)?.kind {
+        FileKind::Inode(inode) => inode,
+        FileKind::Pipe { .. } => return Err(Errno::ESPIPE),
+        _ => return Err(Errno::ENODEV),
+    };
+    let end = offset.checked_add(len).filter(|e| e.cast_signed() >= 0).ok_or(Errno::EFBIG)?;
+    if low32(mode) == 0 && end > c.k.inode_stat(inode)?.size {
+        c.k.inode_truncate(inode, end)?;
+    }
+    ret(0)
+}
