@@ -100,8 +100,9 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
 
     /// Makes an empty address space that holds only the machine's own pages.
     fn create_root(&self) -> Result<Root, PlatformError>;
-    /// Destroys an address space. Its user part must be unmapped first.
-    fn destroy_root(&self, root: Root);
+    /// Destroys an address space with all its translations, which no vCPU can use any more when it returns true. False, and
+    /// nothing is done, while a vCPU runs in it.
+    fn destroy_root(&self, root: Root) -> bool;
     /// Maps `va..va+len` to `gpa..gpa+len` (all page-aligned; the target range is mapped by nobody else with more
     /// rights unless the kernel wants that sharing). Non-present entries become present; large pages are used where
     /// both sides are 2 MiB-aligned. Fails when an entry in the range is already present.
@@ -112,6 +113,11 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
     /// Changes what present leaves in the range allow; non-present leaves stay so. On return no vCPU can use more
     /// than the new access.
     fn protect(&self, root: Root, va: Va, len: u64, access: Access) -> Result<(), PlatformError>;
+    /// [`Platform::protect`] of many ranges (address, length, access), which invalidates once for all. When it fails, any part
+    /// may have been done.
+    fn protect_all(&self, root: Root, ranges: &[(Va, u64, Access)]) -> Result<(), PlatformError> {
+        ranges.iter().try_for_each(|(va, len, access)| self.protect(root, *va, *len, *access))
+    }
 
     /// The host's `CLOCK_MONOTONIC`, ns.
     fn monotonic(&self) -> Ns;

@@ -191,13 +191,14 @@ impl Platform for Machine {
         self.tables.create_root()
     }
 
-    fn destroy_root(&self, root: Root) {
+    fn destroy_root(&self, root: Root) -> bool {
         // The kernel ends no address space under a running task. Should it ever: keeping some pages is better than giving them to others.
         if self.running.iter().any(|r| r.load(Ordering::Acquire) == root.0) {
             tracing::error!(root = root.0, "an address space that is in use is not destroyed");
-            return;
+            return false;
         }
         self.tables.destroy_root(root);
+        true
     }
 
     fn map(&self, root: Root, va: Va, gpa: Gpa, len: u64, access: Access) -> Result<(), PlatformError> {
@@ -210,6 +211,10 @@ impl Platform for Machine {
 
     fn protect(&self, root: Root, va: Va, len: u64, access: Access) -> Result<(), PlatformError> {
         self.tables.protect(root, va, len, access)
+    }
+
+    fn protect_all(&self, root: Root, ranges: &[(Va, u64, Access)]) -> Result<(), PlatformError> {
+        self.tables.protect_all(root, ranges)
     }
 
     fn monotonic(&self) -> Ns {

@@ -78,6 +78,14 @@ impl Stale {
             _ => self.runs.push((gpa, len)),
         }
     }
+
+    /// Runs that lie side by side become one: each costs two system calls of the host.
+    fn join(&mut self) {
+        self.runs.sort_unstable();
+        for (gpa, len) in std::mem::take(&mut self.runs) {
+            self.add(gpa, len);
+        }
+    }
 }
 
 impl PageTables {
@@ -167,7 +175,8 @@ impl PageTables {
         Ok(Root(root))
     }
 
-    /// Gives an address space's tables back. A root that does not exist is ignored.
+    /// Gives an address space's tables back, with whatever leaves are in them: nobody loads the root again, and its pages are used
+    /// again only after a full zap, so what KVM still holds for them is out of reach. A root that does not exist is ignored.
     pub fn destroy_root(&self, root: Root) {
         let mut pool = self.lock();
         if pool.roots.remove(&root.0) {
@@ -301,6 +310,19 @@ impl PageTables {
         self.change(&mut self.lock(), root, va, len, |old| leaf(old & ADDRESS, access) | old & LARGE)
     }
 
+    /// Changes rights in many ranges; see [`guest::platform::Platform::protect_all`].
+    pub fn protect_all(&self, root: Root, ranges: &[(Va, u64, Access)]) -> Result<(), PlatformError> {
+        let mut pool = self.lock();
+        let mut stale = Stale::default();
+        let result = ranges.iter().try_for_each(|(va, len, access)| {
+            check_va(*va, *len)?;
+            let new = |old: u64| leaf(old & ADDRESS, *access) | old & LARGE;
+            self.rewrite(&mut pool, root, *va, va + len, &new, &mut stale)
+        });
+        self.invalidate(&mut stale)?;
+        result
+    }
+
     /// Rewrites every present leaf of a range with `new`, splitting large ones at the edges, and invalidates.
     fn change(
         &self,
@@ -312,15 +334,22 @@ impl PageTables {
     ) -> Result<(), PlatformError> {
         let mut stale = Stale::default();
         let result = self.rewrite(pool, root, va, va + len, &new, &mut stale);
-        if self.kvm.live() {
-            for (gpa, n) in &stale.runs {
-                self.arena.invalidate(*gpa, *n)?;
-            }
-            if stale.large && self.kvm.shadow() {
-                self.kvm.full_zap()?;
-            }
-        }
+        self.invalidate(&mut stale)?;
         result
+    }
+
+    fn invalidate(&self, stale: &mut Stale) -> Result<(), PlatformError> {
+        if !self.kvm.live() {
+            return Ok(());
+        }
+        stale.join();
+        for (gpa, n) in &stale.runs {
+            self.arena.invalidate(*gpa, *n)?;
+        }
+        if stale.large && self.kvm.shadow() {
+            self.kvm.full_zap()?;
+        }
+        Ok(())
     }
 
     fn rewrite(

@@ -25,6 +25,8 @@ const HEAD: usize = 256;
 const MAX_STRING: usize = 131_072;
 /// Largest stack that is mapped.
 const STACK_MAX: u64 = 64 << 20;
+/// The part at a new stack's top that is backed at once, bytes. More would cost every fork the copying of its page tables.
+const STACK_READY: u64 = 128 << 10;
 /// Where position-independent programs start, before randomisation.
 const PIE_BASE: Va = 0x5555_5555_4000;
 /// The initial flags: interrupts on, and the bit that is always set.
@@ -256,8 +258,8 @@ impl Kernel {
         let mut request = MapRequest::anon(stack_start, stack_len, prot, true);
         request.backing = Backing::Special(Special::Stack);
         request.flags = VmFlags::GROWSDOWN;
-        request.populate = true;
         self.mm_map(mm, request)?;
+        self.mm_populate(mm, stack_end - STACK_READY.min(stack_len), stack_end)?;
         // At least 1 MiB stays free below the stack (stack_guard_gap).
         let base = stack_start - (256 + self.random_below(1 << 16)) * PAGE_SIZE;
         if let Some(m) = self.mms.get_mut(mm) {

@@ -85,28 +85,46 @@ impl Kernel {
             Action::Drop if vma.is_kernel() => Err(Errno::EINVAL),
             Action::Drop => self.drop_range(mm, start, end, vma),
             Action::Free if vma.is_private_anon() => self.drop_range(mm, start, end, vma),
-            Action::Remove if vma.flags.contains(VmFlags::SHARED) && vma.backing == Backing::Anon => {
-                self.discard_range(mm, start, end)
-            }
-            Action::Free | Action::Remove => Err(Errno::EINVAL),
+            Action::Remove => self.remove_range(mm, start, end),
+            Action::Free => Err(Errno::EINVAL),
             Action::Set(VmFlags::WIPEONFORK) if !vma.is_private_anon() => Err(Errno::EINVAL),
             Action::Set(flag) => self.set_flag(mm, start, end, flag, true),
             Action::Clear(flag) => self.set_flag(mm, start, end, flag, false),
             Action::Populate { write } => {
+                use super::fault::Denied;
                 let need = if write { super::Prot::WRITE } else { super::Prot::READ };
                 let mut page = start;
                 while page < end {
-                    use super::fault::Denied;
                     self.touch(mm, page, need).map_err(|d| match d {
                         Denied::Segv(_) => Errno::EINVAL,
                         Denied::Bus => Errno::EFAULT,
                         Denied::NoMemory => Errno::ENOMEM,
                     })?;
-                    page += PAGE_SIZE;
+                    // The rest of what backs it, unless each page has to be copied.
+                    page = match self.mms.get(mm).and_then(|m| m.piece(page)) {
+                        Some((_, p)) if !(p.cow && write) => p.end,
+                        _ => page + PAGE_SIZE,
+                    };
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Punches a hole into the file that a shared, writable mapping maps.
+    fn remove_range(&mut self, mm: u64, start: Va, end: Va) -> Result<(), Errno> {
+        let (first, vma) = self.mms.get(mm).and_then(|m| m.find(start)).ok_or(Errno::ENOMEM)?;
+        if vma.flags.contains(VmFlags::LOCKED) {
+            return Err(Errno::EINVAL);
+        }
+        let Backing::File { file, offset } = vma.backing_at(start - first) else { return Err(Errno::EINVAL) };
+        if !vma.flags.contains(VmFlags::SHARED) || !vma.may.contains(super::Prot::WRITE) {
+            return Err(Errno::EACCES);
+        }
+        let Some(crate::vfs::FileKind::Inode(inode)) = self.files.get(file).map(|f| f.kind.clone()) else {
+            return Err(Errno::EINVAL);
+        };
+        self.inode_punch(inode, offset, offset.saturating_add(end - start))
     }
 
     fn set_flag(&mut self, mm: u64, start: Va, end: Va, flag: VmFlags, on: bool) -> Result<(), Errno> {

@@ -109,18 +109,15 @@ impl Kernel {
             }
             MapSource::Pages(inode, size) => {
                 let cow = !vma.flags.contains(VmFlags::SHARED);
-                let mut at = start;
-                while at < end {
-                    let from = offset.saturating_add(at - start);
-                    if from >= size {
-                        break;
-                    }
-                    if let Some(gpa) = self.inode_page(inode, from / PAGE_SIZE, true)? {
-                        let mut space = self.space(mm)?;
-                        space.frames.add_ref(gpa, PAGE_SIZE);
-                        space.back(at, PAGE_SIZE, gpa, cow, vma.prot)?;
-                    }
-                    at += PAGE_SIZE;
+                let pages = size.saturating_sub(offset).min(end - start).div_ceil(PAGE_SIZE);
+                if pages == 0 {
+                    return Ok(());
+                }
+                let first = offset / PAGE_SIZE;
+                for (index, gpa, count) in self.inode_pages(inode, first, pages)? {
+                    let mut space = self.space(mm)?;
+                    space.frames.add_ref(gpa, count * PAGE_SIZE);
+                    space.back(start + (index - first) * PAGE_SIZE, count * PAGE_SIZE, gpa, cow, vma.prot)?;
                 }
                 Ok(())
             }

@@ -6,13 +6,17 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::platform::{Access, Va};
 
-/// Gives the child a reference to what backs the parent, copy-on-write on both sides where it is private.
-fn share_pieces(space: &mut Space<'_>, child: &mut Mm) -> Result<(), Errno> {
+/// A range of the parent that became copy-on-write for this fork, and what it allowed.
+type Taken = (Va, Va, Access);
+
+/// Gives the child a reference to what backs the parent, copy-on-write on both sides where it is private. The parent's ranges that were
+/// its own until now are added to `taken`; their leaves still allow writing.
+fn share_pieces(space: &mut Space<'_>, child: &mut Mm, taken: &mut Vec<Taken>) {
     let pieces: Vec<(Va, Piece)> = space.mm.pieces.iter().map(|(s, p)| (*s, *p)).collect();
     for (start, piece) in pieces {
         for (s, e, key) in space.mm.vmas_in(start, piece.end) {
-            let Some(vma) = space.mm.vmas.get(&key).cloned() else { continue };
-            let (shared, kernel) = (vma.flags.contains(VmFlags::SHARED), vma.is_kernel());
+            let Some(vma) = space.mm.vmas.get(&key) else { continue };
+            let (shared, kernel, prot) = (vma.flags.contains(VmFlags::SHARED), vma.is_kernel(), vma.prot);
             if vma.flags.intersects(VmFlags::WIPEONFORK | VmFlags::DONTFORK) {
                 continue;
             }
@@ -24,36 +28,46 @@ fn share_pieces(space: &mut Space<'_>, child: &mut Mm) -> Result<(), Errno> {
                 for (at, p) in space.mm.pieces_in(s, e) {
                     space.mm.pieces.insert(at, Piece { cow: true, ..p });
                 }
-                if vma.prot.contains(super::Prot::WRITE) {
-                    let access = Access { write: false, exec: vma.prot.contains(super::Prot::EXEC) };
-                    space.platform.protect(space.mm.root, s, e - s, access)?;
-                }
+                let exec = prot.contains(super::Prot::EXEC);
+                taken.push((s, e, Access { write: prot.contains(super::Prot::WRITE), exec }));
             }
         }
     }
-    Ok(())
+}
+
+/// Takes back what a fork that failed did to the parent: the ranges are its own again.
+fn give_back(space: &mut Space<'_>, taken: &[Taken]) {
+    for (s, e, access) in taken {
+        // To allow more needs no memory. Should the machine refuse all the same, each page asks again when it is written.
+        if access.write && space.platform.protect(space.mm.root, *s, e - s, *access).is_err() {
+            continue;
+        }
+        for (at, p) in space.mm.pieces_in(*s, *e) {
+            space.mm.pieces.insert(at, Piece { cow: false, ..p });
+        }
+    }
 }
 
 impl Kernel {
     /// A copy of an address space for fork(2): shared mappings are shared, private ones copied at the first write. ENOMEM.
     pub fn mm_fork(&mut self, parent: u64) -> Result<u64, Errno> {
-        // What is shared must exist before there are two who could make it.
-        let shared: Vec<(Va, Va)> = self
-            .mms
-            .get(parent)
-            .ok_or(Errno::EFAULT)?
-            .vmas
-            .iter()
-            .filter(|(_, v)| v.flags.contains(VmFlags::SHARED))
-            .map(|(s, v)| (*s, v.end))
-            .collect();
-        for (start, end) in shared {
-            self.mm_populate(parent, start, end)?;
-        }
         let root = self.platform.create_root()?;
         let mut space = self.space(parent)?;
         let mut child = Mm { root, users: 1, pieces: Default::default(), ..space.mm.clone() };
-        let shared = share_pieces(&mut space, &mut child);
+        let mut taken = Vec::new();
+        share_pieces(&mut space, &mut child, &mut taken);
+        let mut ranges: Vec<(Va, u64, Access)> = taken
+            .iter()
+            .filter(|t| t.2.write)
+            .map(|(s, e, a)| (*s, e - s, Access { write: false, ..*a }))
+            .collect();
+        // Neighbours with the same access need one walk.
+        ranges.dedup_by(|b, a| {
+            let joins = a.0 + a.1 == b.0 && a.2 == b.2;
+            a.1 += if joins { b.1 } else { 0 };
+            joins
+        });
+        let shared = space.platform.protect_all(space.mm.root, &ranges);
         let gone: Vec<(Va, Va)> = child
             .vmas
             .iter()
@@ -70,8 +84,9 @@ impl Kernel {
         }
         let id = self.mms.insert(child);
         self.mm_sweep_files(id);
-        if let Err(e) = shared.and_then(|()| self.map_pieces(id, &maps)) {
+        if let Err(e) = shared.map_err(Errno::from).and_then(|()| self.map_pieces(id, &maps)) {
             self.mm_release(id);
+            give_back(&mut self.space(parent)?, &taken);
             return Err(e);
         }
         Ok(id)

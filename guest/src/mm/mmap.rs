@@ -137,7 +137,19 @@ impl Kernel {
             None if shared && flag(flags, MAP_GROWSDOWN) => return Err(Errno::EINVAL),
             None => {}
         }
+        if shared && request.backing == Backing::Anon {
+            return self.map_shared_anon(tid, mm, request);
+        }
         self.mm_map(mm, request)
+    }
+
+    /// Shared memory without a file has one without a name: who forks later shares pages that nobody has touched yet.
+    fn map_shared_anon(&mut self, tid: u32, mm: u64, mut request: MapRequest) -> Result<Va, Errno> {
+        let file = self.shmem_open(tid, b"dev/zero", request.len).map_err(|_| Errno::ENOMEM)?;
+        request.backing = Backing::File { file, offset: 0 };
+        let mapped = self.mm_map(mm, request);
+        self.file_unref(file);
+        mapped
     }
 
     fn check_file(
@@ -214,7 +226,9 @@ impl Kernel {
         if let Some(m) = self.mms.get_mut(mm) {
             m.insert(start, vma);
         }
-        if !kernel && (request.populate || (len <= POPULATE_MAX && !noreserve)) {
+        // A stack is long and little of it is used.
+        let eager = len <= POPULATE_MAX && !noreserve && !request.flags.contains(VmFlags::GROWSDOWN);
+        if !kernel && (request.populate || eager) {
             // What cannot be backed now is tried again at the first touch.
             let _ = self.mm_populate(mm, start, end);
         }

@@ -1,6 +1,6 @@
 //! Memory of guest processes: extents of the arena, mappings, page faults, user copies.
 //!
-//! `frames` hands out the arena; `vma` is an address space as data; `space` changes one with its page tables; `mmap` and `advise`
+//! `frames` hands out the arena; `vma` is an address space as data, `gaps` what is free in it; `space` changes one with its page tables; `mmap` and `advise`
 //! give system calls their meaning; `fault` backs mappings; `uaccess` copies to and from user memory; `report` serves /proc.
 //! Files are known by the number of their open file description only.
 
@@ -12,6 +12,7 @@ pub mod advise;
 pub mod fault;
 pub mod fork;
 pub mod frames;
+pub mod gaps;
 pub mod mmap;
 pub mod report;
 pub mod space;
@@ -57,14 +58,19 @@ impl Kernel {
         if m.users > 0 {
             return;
         }
-        if let Ok(mut space) = self.space(mm) {
+        let root = m.root;
+        // With the tables gone, no page needs an invalidation of its own.
+        if self.platform.destroy_root(root) {
+            if let Ok(mut space) = self.space(mm) {
+                space.release_pieces();
+                space.mm.remove(0, crate::platform::TASK_SIZE);
+            }
+        } else if let Ok(mut space) = self.space(mm) {
             // A range that the machine refuses to unmap stays allocated.
             let _ = space.unmap(0, crate::platform::TASK_SIZE);
         }
         self.mm_sweep_files(mm);
-        if let Some(m) = self.mms.remove(mm) {
-            self.platform.destroy_root(m.root);
-        }
+        self.mms.remove(mm);
     }
 
     /// Gives back the files that no mapping refers to any more.

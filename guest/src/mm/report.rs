@@ -116,12 +116,19 @@ impl Kernel {
     /// Pages of a range as mincore(2) reports them: 1 where something backs the page. `None` when a page is not mapped.
     pub fn mm_residency(&self, mm: u64, start: Va, end: Va) -> Option<Vec<u8>> {
         let m = self.mms.get(mm)?;
+        if !m.covered(start, end) {
+            return None;
+        }
         let mut out = Vec::new();
-        let mut page = start;
-        while page < end {
-            m.find(page)?;
-            out.push(u8::from(m.piece(page).is_some()));
-            page += PAGE_SIZE;
+        let mut at = start;
+        while at < end {
+            let (backed, next) = match m.piece(at) {
+                Some((_, p)) => (1, p.end),
+                None => (0, m.pieces.range(at..).next().map_or(end, |(s, _)| *s)),
+            };
+            let next = next.min(end);
+            out.resize(out.len() + crate::num::us((next - at) / PAGE_SIZE), backed);
+            at = next;
         }
         Some(out)
     }

@@ -74,6 +74,13 @@ impl Space<'_> {
         Ok(())
     }
 
+    /// Drops all pieces of an address space whose page tables are gone.
+    pub fn release_pieces(&mut self) {
+        for (start, piece) in std::mem::take(&mut self.mm.pieces) {
+            self.frames.release(self.platform, piece.gpa, piece.end - start);
+        }
+    }
+
     /// Removes the mappings of a range with what backs them.
     pub fn unmap(&mut self, start: Va, end: Va) -> Result<(), Errno> {
         self.drop_pieces(start, end)?;

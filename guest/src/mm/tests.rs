@@ -550,3 +550,51 @@ fn dontneed_in_one_process_leaves_the_other_its_contents() {
         assert_eq!(r.k.copy_in_vec(1, va(page), 4).unwrap(), [0; 4]);
     }
 }
+
+/// The parent's pages were marked as shared while their leaves still allowed writing: the next child saw what the parent wrote.
+#[test]
+fn a_fork_that_fails_anywhere_leaves_the_parent_as_it_was() {
+    for calls in 0..12 {
+        let mut r = rig();
+        for n in 0..4 {
+            r.map(BASE + n * 8 * PAGE_SIZE, 4 * PAGE_SIZE, if n == 3 { 1 } else { RW }, ANON | FIXED).unwrap();
+        }
+        r.k.copy_out(1, va(1), b"mine").unwrap();
+        r.p.fail_after(Some(calls));
+        let first = r.k.mm_fork(r.mm);
+        r.p.fail_after(None);
+        r.check();
+        if let Ok(child) = first {
+            r.k.mm_release(child);
+            assert!(calls > 4, "{calls} changes are too few for a fork");
+        }
+        let child = r.k.mm_fork(r.mm).unwrap();
+        r.check();
+        r.k.copy_out(1, va(1), b"new!").unwrap();
+        r.check();
+        let mut seen = [0; 4];
+        assert_eq!(r.k.mm_read_partial(child, va(1), &mut seen), 4);
+        assert_eq!(&seen, b"mine");
+        r.k.mm_release(child);
+        r.k.mm_release(r.mm);
+        assert_eq!(r.k.frames.free_bytes(), r.free);
+    }
+}
+
+#[test]
+fn a_fork_of_a_huge_shared_mapping_takes_no_memory_and_later_pages_are_shared() {
+    let mut r = rig();
+    let at = r.map(0, 1 << 40, RW, 0x21).unwrap();
+    let child = r.k.mm_fork(r.mm).unwrap();
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+    r.k.copy_out(1, at + (1 << 39), b"both").unwrap();
+    let mut seen = [0; 4];
+    assert_eq!(r.k.mm_read_partial(child, at + (1 << 39), &mut seen), 4);
+    assert_eq!(&seen, b"both");
+    assert_eq!(r.k.madvise(r.mm, at, 1 << 40, 9), Ok(()), "MADV_REMOVE");
+    assert_eq!(r.k.mm_read_partial(child, at + (1 << 39), &mut seen), 4);
+    assert_eq!(seen, [0; 4]);
+    r.k.mm_release(child);
+    r.k.mm_release(r.mm);
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+}

@@ -1,7 +1,8 @@
 //! An address space as data: mappings (what the guest asked for) and pieces (what backs them now). Pure bookkeeping; page
 //! tables and frames are changed by [`super::space`].
 
-use crate::platform::{Gpa, LARGE_PAGE, Root, TASK_SIZE, Va};
+use super::gaps::Gaps;
+use crate::platform::{Gpa, Root, TASK_SIZE, Va};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -141,6 +142,8 @@ pub struct Mm {
     pub users: u32,
     /// Mappings by start; they do not overlap.
     pub vmas: BTreeMap<Va, Vma>,
+    /// What lies between the mappings.
+    pub gaps: Gaps,
     /// Backed ranges by start; each lies in mappings.
     pub pieces: BTreeMap<Va, Piece>,
     /// How many mappings refer to each open file; the address space holds one reference to each file.
@@ -174,6 +177,7 @@ impl Mm {
             root,
             users: 1,
             vmas: BTreeMap::new(),
+            gaps: Gaps::new(),
             pieces: BTreeMap::new(),
             files: BTreeMap::new(),
             total: 0,
@@ -256,6 +260,7 @@ impl Mm {
         self.count_file(&vma.backing, 1);
         self.total = self.total.saturating_add(vma.end.saturating_sub(start));
         let end = vma.end;
+        self.gaps.fill(start, end);
         self.vmas.insert(start, vma);
         self.merge(start, end);
     }
@@ -270,6 +275,7 @@ impl Mm {
             if let Some(vma) = self.vmas.remove(&key) {
                 self.count_file(&vma.backing, -1);
                 self.total = self.total.saturating_sub(vma.end - key);
+                self.gaps.clear(key, vma.end);
                 gone.push((key, vma));
             }
         }
@@ -315,26 +321,9 @@ impl Mm {
         }
     }
 
-    /// The highest free range of `len` bytes in `low..high`, at a large-page boundary when it is that long.
+    /// A free range of `len` bytes in `low..high`, near the top, at a large-page boundary when it is that long.
     pub fn find_gap(&self, len: u64, low: Va, high: Va) -> Option<Va> {
-        let mut top = high;
-        let fit = |bottom: Va, top: Va| {
-            let at = top.checked_sub(len)?;
-            let aligned = if len >= LARGE_PAGE { at & !(LARGE_PAGE - 1) } else { at };
-            [aligned, at].into_iter().find(|a| *a >= bottom)
-        };
-        for (start, vma) in self.vmas.range(..high).rev() {
-            if vma.end <= low {
-                break;
-            }
-            if vma.end < top
-                && let Some(at) = fit(vma.end.max(low), top)
-            {
-                return Some(at);
-            }
-            top = top.min(*start);
-        }
-        if top > low { fit(low, top) } else { None }
+        self.gaps.find(len, low, high).0
     }
 
     /// Makes `at` a boundary between pieces.

@@ -22,6 +22,25 @@ struct State {
     next_root: u64,
     now: Ns,
     seed: u64,
+    /// Calls of `map` and `protect` that succeed before one fails.
+    budget: Option<u64>,
+}
+
+impl State {
+    /// Takes one from the budget; false when it is used up.
+    fn spend(&mut self) -> bool {
+        match &mut self.budget {
+            Some(0) => {
+                self.budget = None;
+                false
+            }
+            Some(n) => {
+                *n -= 1;
+                true
+            }
+            None => true,
+        }
+    }
 }
 
 impl FakePlatform {
@@ -43,6 +62,11 @@ impl FakePlatform {
     pub fn advance(&self, ns: Ns) {
         let mut s = self.lock();
         s.now = s.now.saturating_add(ns);
+    }
+
+    /// After `calls` more of `map` and `protect` one fails (half of a range to protect is done); `None`: none does.
+    pub fn fail_after(&self, calls: Option<u64>) {
+        self.lock().budget = calls;
     }
 
     /// What user mode would reach at `va`: the guest-physical address and the access, or `None` for a page fault.
@@ -175,13 +199,17 @@ impl Platform for FakePlatform {
         Ok(Root(id))
     }
 
-    fn destroy_root(&self, root: Root) {
+    fn destroy_root(&self, root: Root) -> bool {
         self.lock().roots.remove(&root.0);
+        true
     }
 
     fn map(&self, root: Root, va: Va, gpa: Gpa, len: u64, access: Access) -> Result<(), PlatformError> {
         self.check(gpa, len)?;
         let mut s = self.lock();
+        if !s.spend() {
+            return Err(PlatformError::Exhausted);
+        }
         let table = s.roots.entry(root.0).or_default();
         for i in 0..len / PAGE_SIZE {
             let old = table.insert(va / PAGE_SIZE + i, (gpa + i * PAGE_SIZE, access));
@@ -202,11 +230,13 @@ impl Platform for FakePlatform {
 
     fn protect(&self, root: Root, va: Va, len: u64, access: Access) -> Result<(), PlatformError> {
         let mut s = self.lock();
+        let whole = s.spend();
+        let end = if whole { va + len } else { va + len / 2 };
         let table = s.roots.entry(root.0).or_default();
-        for (_, entry) in table.range_mut(va / PAGE_SIZE..(va + len) / PAGE_SIZE) {
+        for (_, entry) in table.range_mut(va / PAGE_SIZE..end / PAGE_SIZE) {
             entry.1 = access;
         }
-        Ok(())
+        if whole { Ok(()) } else { Err(PlatformError::Exhausted) }
     }
 
     fn monotonic(&self) -> Ns {

@@ -57,9 +57,7 @@ impl Kernel {
                 Ok(())
             }
             Err(e) => {
-                for gpa in pages.into_values() {
-                    self.frame_free_page(gpa);
-                }
+                self.frame_free_pages(pages.into_values(), true);
                 Err(e)
             }
         }
@@ -92,13 +90,7 @@ impl Kernel {
         if !create {
             return Ok(None);
         }
-        let gpa = self.frame_alloc_page()?;
-        let inode = self.vfs.inode_mut(inode)?;
-        if let Kind::File(pages) = &mut inode.kind {
-            pages.insert(index, gpa);
-            inode.stat.blocks = u64_of(pages.len()) * 8;
-        }
-        Ok(Some(gpa))
+        Ok(self.inode_pages(inode, index, 1)?.first().map(|run| run.1))
     }
 
     /// Reads an inode's contents (regular or generated) at `offset`; 0 at the end. EISDIR, EINVAL.
@@ -213,6 +205,7 @@ impl Kernel {
         self.copy_up(inode)?;
         let now = self.now_pair();
         let platform = self.platform.clone();
+        let limited = self.is_limited(inode);
         let node = self.vfs.inode_mut(inode)?;
         node.stat.size = len;
         node.stat.mtime = now;
@@ -230,9 +223,7 @@ impl Kernel {
         if !gone.is_empty() {
             self.unmap_beyond(inode, len)?;
         }
-        for gpa in gone.into_values() {
-            self.frame_free_page(gpa);
-        }
+        self.frame_free_pages(gone.into_values(), limited);
         Ok(())
     }
 
@@ -240,14 +231,37 @@ impl Kernel {
     /// file that has grown again.
     fn unmap_beyond(&mut self, inode: InodeId, len: u64) -> Result<(), Errno> {
         let end = align_up(len, PAGE_SIZE).ok_or(Errno::EFBIG)?;
+        self.unmap_file(inode, end, u64::MAX)
+    }
+
+    /// Frees the pages of an in-memory file from byte `start` to `end` (page-aligned): they read as zeroes, in mappings too. EPERM for
+    /// a sealed file, EINVAL for a file of another kind.
+    pub(crate) fn inode_punch(&mut self, inode: InodeId, start: u64, end: u64) -> Result<(), Errno> {
+        self.check_seal_write(inode, 0)?;
+        self.copy_up(inode)?;
+        let limited = self.is_limited(inode);
+        let node = self.vfs.inode_mut(inode)?;
+        let Kind::File(pages) = &mut node.kind else { return Err(Errno::EINVAL) };
+        let indexes: Vec<u64> =
+            pages.range(start.div_ceil(PAGE_SIZE)..(end / PAGE_SIZE)).map(|(i, _)| *i).collect();
+        let gone: Vec<Gpa> = indexes.iter().filter_map(|i| pages.remove(i)).collect();
+        node.stat.blocks = u64_of(pages.len()) * 8;
+        self.unmap_file(inode, start, end)?;
+        self.frame_free_pages(gone, limited);
+        Ok(())
+    }
+
+    /// Takes a part of a file out of every mapping of it: the next touch finds what is there then.
+    fn unmap_file(&mut self, inode: InodeId, first: u64, last: u64) -> Result<(), Errno> {
         let mut ranges = Vec::new();
         for (mm, m) in self.mms.iter() {
             for (start, vma) in &m.vmas {
                 let Backing::File { file, offset } = &vma.backing else { continue };
-                let from = start.saturating_add(end.saturating_sub(*offset));
+                let from = start.saturating_add(first.saturating_sub(*offset));
+                let to = start.saturating_add(last.saturating_sub(*offset)).min(vma.end);
                 let maps = self.files.get(*file).is_some_and(|f| f.kind == FileKind::Inode(inode));
-                if maps && from < vma.end {
-                    ranges.push((mm, from, vma.end));
+                if maps && from < to {
+                    ranges.push((mm, from, to));
                 }
             }
         }

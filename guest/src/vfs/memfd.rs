@@ -28,6 +28,16 @@ impl Kernel {
         self.open_inode(id, 2 | linux_raw_sys::general::O_LARGEFILE)
     }
 
+    /// A file of `len` bytes without a name (as proc shows it) or seals, opened for reading and writing; one reference. ENOSPC.
+    pub(crate) fn shmem_open(&mut self, tid: Tid, name: &[u8], len: u64) -> Result<u64, Errno> {
+        let creds = self.creds_of(tid);
+        let mut stat = self.fresh_stat(S_IFREG | 0o777);
+        (stat.uid, stat.gid, stat.nlink, stat.size) = (creds.fsuid, creds.fsgid, 0, len);
+        let id = self.vfs.add(Kind::File(BTreeMap::new()), stat, ROOT, name, FsKind::Shm)?;
+        self.vfs.inode_mut(id)?.seals = Some(F_SEAL_SEAL);
+        self.open_inode(id, 2 | linux_raw_sys::general::O_LARGEFILE)
+    }
+
     /// F_GET_SEALS. EINVAL for files that have none.
     pub fn seals(&self, inode: InodeId) -> Result<u32, Errno> {
         self.vfs.inode(inode)?.seals.ok_or(Errno::EINVAL)

@@ -138,9 +138,9 @@ impl Kernel {
             })
             .collect();
         for id in gone {
-            for gpa in self.vfs.drop_inode(id) {
-                self.frame_free_page(gpa);
-            }
+            let limited = self.is_limited(id);
+            let pages = self.vfs.drop_inode(id);
+            self.frame_free_pages(pages, limited);
         }
     }
 

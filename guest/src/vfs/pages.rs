@@ -1,24 +1,117 @@
 //! Pages of the arena that hold the contents of in-memory files, from the one allocator of extents.
 
+use super::InodeId;
+use super::inode::Kind;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::num::u64_of;
 use crate::platform::{Gpa, PAGE_SIZE};
+use std::collections::BTreeMap;
+
+/// Pages that are allocated for a file in one piece at most: a large page's worth.
+const CHUNK: u64 = 512;
 
 impl Kernel {
     /// A zeroed page with one user. ENOSPC when in-memory files hold half of the sandbox's memory limit (as tmpfs(5) does by default), so
     /// that a full file system is an error of the writer and does not kill anybody, or when the arena is full.
     pub fn frame_alloc_page(&mut self) -> Result<Gpa, Errno> {
-        if self.vfs.file_pages >= self.limits.memory / 2 / PAGE_SIZE {
+        self.frame_alloc_pages(1, true)
+    }
+
+    /// The same for `count` pages side by side. Files without a name (memfd_create(2), shared anonymous memory) have no such limit
+    /// (`limited` is false), as on Linux: they are charged to the sandbox's memory.
+    fn frame_alloc_pages(&mut self, count: u64, limited: bool) -> Result<Gpa, Errno> {
+        let most = self.limits.memory / 2 / PAGE_SIZE;
+        if limited && self.vfs.file_pages.saturating_add(count) > most {
             return Err(Errno::ENOSPC);
         }
-        let gpa = self.frames_alloc(PAGE_SIZE).map_err(|_| Errno::ENOSPC)?;
-        self.vfs.file_pages += 1;
+        let gpa = self.frames_alloc(count * PAGE_SIZE).map_err(|_| Errno::ENOSPC)?;
+        if limited {
+            self.vfs.file_pages += count;
+        }
         Ok(gpa)
     }
 
-    /// One user less; the last one's going empties the page and makes it free. Mappings of the page are users of their own.
-    pub fn frame_free_page(&mut self, gpa: Gpa) {
-        self.vfs.file_pages = self.vfs.file_pages.saturating_sub(1);
-        self.frames_release(gpa, PAGE_SIZE);
+    /// One user less of each page of a file that goes; the last one's going empties the page and makes it free. Mappings of the pages
+    /// are users of their own.
+    pub(super) fn frame_free_pages(&mut self, pages: impl IntoIterator<Item = Gpa>, limited: bool) {
+        let mut run: Option<(Gpa, u64)> = None;
+        for gpa in pages {
+            if limited {
+                self.vfs.file_pages = self.vfs.file_pages.saturating_sub(1);
+            }
+            run = match run {
+                Some((start, len)) if start + len == gpa => Some((start, len + PAGE_SIZE)),
+                other => {
+                    if let Some((start, len)) = other {
+                        self.frames_release(start, len);
+                    }
+                    Some((gpa, PAGE_SIZE))
+                }
+            };
+        }
+        if let Some((start, len)) = run {
+            self.frames_release(start, len);
+        }
+    }
+
+    /// Whether the pages of a file count against the space of the in-memory file systems.
+    pub(super) fn is_limited(&self, inode: InodeId) -> bool {
+        self.vfs.inode(inode).is_ok_and(|n| n.seals.is_none())
+    }
+
+    /// The arena pages of `count` pages of an in-memory file from page `first`, made where they are missing, as runs: (first page, gpa,
+    /// pages). What could not be made any more is left out, unless it is the very first: ENOSPC.
+    pub(crate) fn inode_pages(
+        &mut self,
+        inode: InodeId,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<(u64, Gpa, u64)>, Errno> {
+        self.copy_up(inode)?;
+        let limited = self.is_limited(inode);
+        let end = first.saturating_add(count);
+        let Kind::File(pages) = &self.vfs.inode(inode)?.kind else { return Err(Errno::EINVAL) };
+        let mut missing: Vec<(u64, u64)> = Vec::new();
+        let mut at = first;
+        for index in pages.range(first..end).map(|(i, _)| *i).chain([end]) {
+            while at < index {
+                let n = (index - at).min(CHUNK);
+                missing.push((at, n));
+                at += n;
+            }
+            at = index + 1;
+        }
+        let mut fresh: BTreeMap<u64, Gpa> = BTreeMap::new();
+        let mut failed = None;
+        for (at, n) in missing {
+            // Page by page where a whole piece is too much.
+            let pieces = match self.frame_alloc_pages(n, limited) {
+                Ok(gpa) => vec![(at, gpa, n)],
+                Err(_) => (at..at + n)
+                    .map_while(|i| self.frame_alloc_pages(1, limited).ok().map(|gpa| (i, gpa, 1)))
+                    .collect(),
+            };
+            let done: u64 = pieces.iter().map(|p| p.2).sum();
+            for (at, gpa, n) in pieces {
+                fresh.extend((0..n).map(|i| (at + i, gpa + i * PAGE_SIZE)));
+            }
+            if done < n {
+                failed = Some(at + done);
+                break;
+            }
+        }
+        let node = self.vfs.inode_mut(inode)?;
+        let Kind::File(pages) = &mut node.kind else { return Err(Errno::EINVAL) };
+        pages.append(&mut fresh);
+        node.stat.blocks = u64_of(pages.len()) * 8;
+        let mut runs: Vec<(u64, Gpa, u64)> = Vec::new();
+        for (index, gpa) in pages.range(first..end) {
+            match runs.last_mut() {
+                Some((i, g, n)) if *i + *n == *index && *g + *n * PAGE_SIZE == *gpa => *n += 1,
+                _ => runs.push((*index, *gpa, 1)),
+            }
+        }
+        if failed == Some(first) { Err(Errno::ENOSPC) } else { Ok(runs) }
     }
 }
