@@ -557,7 +557,8 @@ fn a_fork_that_fails_anywhere_leaves_the_parent_as_it_was() {
     for calls in 0..12 {
         let mut r = rig();
         for n in 0..4 {
-            r.map(BASE + n * 8 * PAGE_SIZE, 4 * PAGE_SIZE, if n == 3 { 1 } else { RW }, ANON | FIXED).unwrap();
+            r.map(BASE + n * 8 * PAGE_SIZE, 4 * PAGE_SIZE, if n == 3 { 1 } else { RW }, ANON | FIXED)
+                .unwrap();
         }
         r.k.copy_out(1, va(1), b"mine").unwrap();
         r.p.fail_after(Some(calls));
