@@ -3,9 +3,8 @@
 //! Arguments after `--`: the number of requests (default 200). Absolute times move with the machine: quote the ratios.
 #![forbid(unsafe_code)]
 
-use benches::{Pair, pair};
+use benches::{Pair, build, pair};
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::Command;
 
 // In a function: at the top level its speed depends on where the module's dictionary happens to lie.
@@ -17,7 +16,10 @@ const HANDLER: &str = "import json\ndef handler(e, c): return {'sum': sum(e['num
 
 fn main() {
     let runs = std::env::args().skip(1).find_map(|a| a.parse::<u32>().ok()).unwrap_or(200).to_string();
-    let coppice = build();
+    let Ok(coppice) = build() else {
+        eprintln!("evaluation: the release build failed");
+        std::process::exit(1);
+    };
     let coppice = coppice.to_string_lossy();
     let demo =
         Command::new(&*coppice).args(["demo", "--json", "--runs", &runs, "--peer-runs", "11"]).output();
@@ -89,20 +91,4 @@ fn report(name: &str, pair: Option<Pair>, goal: &str) {
         Some(p) => println!("{name:<42} {:>12.3}   {goal} ({:.4} s / {:.4} s)", p.ratio, p.a, p.b),
         None => println!("{name:<42} {:>12}   {goal}", "failed"),
     }
-}
-
-/// Builds the release binary; its path.
-fn build() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--bin", "coppice"])
-        .current_dir(&root)
-        .status();
-    if !status.is_ok_and(|s| s.success()) {
-        eprintln!("evaluation: the release build failed");
-        std::process::exit(1);
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("release/coppice")
 }

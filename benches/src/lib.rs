@@ -1,8 +1,28 @@
-//! Helpers of the evaluation: pairs of whole commands timed in turn, and their ratios.
+//! What the evaluation and the conformance command share: the release build, and pairs of commands timed in turn.
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+/// Where cargo builds: `CARGO_TARGET_DIR`, or the workspace's own.
+pub fn target() -> PathBuf {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).join("target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(own, PathBuf::from)
+}
+
+/// Builds the release binary of `coppice`; its path. Cargo's messages go to stderr.
+pub fn build() -> std::io::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--locked", "--package", "coppice", "--bin", "coppice"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()?;
+    if !status.success() {
+        return Err(std::io::Error::other("cargo build failed"));
+    }
+    Ok(target().join("release/coppice"))
+}
 
 /// Median of samples; `NaN` when there are none.
 pub fn median(samples: &[f64]) -> f64 {
