@@ -1,0 +1,21 @@
+const express = require(process.argv[2] + '/node_modules/express');
+const fs = require('node:fs');
+fs.mkdirSync('public'); fs.writeFileSync('public/page.html', '<p>static</p>');
+const app = express();
+app.use(express.json());
+app.use(express.static('public'));
+app.get('/hello/:name', (req, res) => res.json({ hello: req.params.name, q: req.query.q }));
+app.post('/sum', (req, res) => res.send(String(req.body.numbers.reduce((a, b) => a + b, 0))));
+app.get('/fail', () => { throw new Error('broken'); });
+app.use((error, req, res, next) => { res.status(500).send(error.message); });
+const server = app.listen(0, '127.0.0.1', async () => {
+  const base = `http://127.0.0.1:${server.address().port}`;
+  const get = async (path, options) => { const r = await fetch(base + path, options); return `${r.status} ${await r.text()}`; };
+  console.log(await get('/hello/world?q=1'));
+  console.log(await get('/page.html'));
+  console.log(await get('/sum', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ numbers: [1, 2, 3] }) }));
+  console.log(await get('/fail'));
+  console.log((await get('/none')).slice(0, 3));
+  console.log((await Promise.all(Array.from({ length: 30 }, (_, i) => get(`/hello/${i}`)))).length);
+  server.close(); server.closeAllConnections();
+});

@@ -1,0 +1,12 @@
+const nunjucks = require(process.argv[2] + '/node_modules/nunjucks');
+const fs = require('node:fs');
+fs.mkdirSync('views');
+fs.writeFileSync('views/base.html', '<html>{% block body %}{% endblock %}</html>');
+fs.writeFileSync('views/page.html', '{% extends "base.html" %}{% block body %}{% for i in items %}<li>{{ i.name | upper }}: {{ i.price | round(2) }}</li>{% endfor %}{% endblock %}');
+const env = nunjucks.configure('views', { autoescape: true, watch: false });
+env.addFilter('twice', (s) => s + s);
+const items = Array.from({ length: 200 }, (_, i) => ({ name: `item <${i}>`, price: i * 1.2345 }));
+let size = 0;
+for (let i = 0; i < 50; i++) size += env.render('page.html', { items }).length;
+console.log(size, env.render('page.html', { items: items.slice(0, 2) }));
+console.log(nunjucks.renderString('{{ a }} {{ b or "none" }} {{ "ab" | twice }}', { a: 5 }));
