@@ -10,6 +10,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub enum Step {
     /// Mount the root directory (the next descriptor of the message) and start a program that then waits for work.
     Start {
+        /// Files to make in the guest first: absolute path and contents.
+        files: Vec<(Vec<u8>, Vec<u8>)>,
         /// Path of the program in the guest.
         path: Vec<u8>,
         /// Its arguments, its name first.

@@ -12,50 +12,95 @@ pub const MAX_PAYLOAD: usize = 6 << 20;
 pub enum Runtime {
     /// CPython, `/usr/bin/python3` of the root directory.
     Python,
+    /// Node.js, `/usr/local/bin/node` or `/usr/bin/node` of the root directory.
+    Node,
 }
 
 const PYTHON_LOOP: &str = include_str!("../../guest/runtimes/python/runtime.py");
+/// Files of the Node.js runtime, and what they contain.
+const NODE_FILES: [(&str, &[u8]); 3] = [
+    ("/run/coppice/node/runtime.js", include_bytes!("../../guest/runtimes/node/runtime.js")),
+    ("/run/coppice/node/fork.js", include_bytes!("../../guest/runtimes/node/fork.js")),
+    ("/run/coppice/node/fork.node", include_bytes!(concat!(env!("OUT_DIR"), "/fork.node"))),
+];
+
+/// How a runtime's program is started.
+struct Program {
+    files: &'static [(&'static str, &'static [u8])],
+    path: &'static str,
+    argv: Vec<&'static str>,
+    /// Beyond what every runtime gets.
+    env: &'static [(&'static str, &'static str)],
+}
 
 impl Runtime {
+    /// Every runtime.
+    pub const ALL: [Runtime; 2] = [Runtime::Python, Runtime::Node];
+
     /// Its name, as in `coppice demo --runtime`.
     pub fn name(self) -> &'static str {
         match self {
             Runtime::Python => "python",
+            Runtime::Node => "node",
         }
+    }
+
+    /// The runtime of that name.
+    pub fn named(name: &str) -> Option<Runtime> {
+        Runtime::ALL.into_iter().find(|r| r.name() == name)
     }
 
     /// The runtime for a handler file, by its extension.
     pub fn for_file(path: &Path) -> Option<Runtime> {
         match path.extension()?.to_str()? {
             "py" => Some(Runtime::Python),
+            "js" | "mjs" | "cjs" => Some(Runtime::Node),
             _ => None,
         }
     }
 
-    /// What makes an OS seed's child a seed of this language.
-    pub fn start(self, env: &[(String, String)]) -> Step {
+    fn program(self, rootfs: &Path) -> Program {
         match self {
-            Runtime::Python => {
-                let argv = ["python3", "-c", PYTHON_LOOP];
-                let defaults = [
-                    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-                    ("HOME", "/tmp"),
-                    ("LANG", "C.UTF-8"),
-                    ("PYTHONDONTWRITEBYTECODE", "1"),
-                ];
-                let mut envp: Vec<Vec<u8>> = Vec::new();
-                for (name, value) in defaults {
-                    if !env.iter().any(|(n, _)| n == name) {
-                        envp.push(format!("{name}={value}").into_bytes());
-                    }
-                }
-                envp.extend(env.iter().map(|(n, v)| format!("{n}={v}").into_bytes()));
-                Step::Start {
-                    path: b"/usr/bin/python3".to_vec(),
-                    argv: argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
-                    envp,
+            Runtime::Python => Program {
+                files: &[],
+                path: "/usr/bin/python3",
+                argv: vec!["python3", "-c", PYTHON_LOOP],
+                env: &[("PYTHONDONTWRITEBYTECODE", "1")],
+            },
+            Runtime::Node => {
+                let local = "/usr/local/bin/node";
+                let is_local = std::fs::symlink_metadata(rootfs.join(&local[1..])).is_ok();
+                Program {
+                    files: &NODE_FILES,
+                    path: if is_local { local } else { "/usr/bin/node" },
+                    argv: vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0],
+                    env: &[],
                 }
             }
+        }
+    }
+
+    /// What makes an OS seed's child a seed of this language. `rootfs` is where its program is looked for.
+    pub fn start(self, env: &[(String, String)], rootfs: &Path) -> Step {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let Program { files, path, argv, env: own } = self.program(rootfs);
+        let defaults = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/tmp"),
+            ("LANG", "C.UTF-8"),
+        ];
+        let mut envp: Vec<Vec<u8>> = Vec::new();
+        for (name, value) in defaults.iter().chain(own) {
+            if !env.iter().any(|(n, _)| n == name) {
+                envp.push(format!("{name}={value}").into_bytes());
+            }
+        }
+        envp.extend(env.iter().map(|(n, v)| format!("{n}={v}").into_bytes()));
+        Step::Start {
+            files: files.iter().map(|(path, data)| (bytes(path), data.to_vec())).collect(),
+            path: bytes(path),
+            argv: argv.into_iter().map(bytes).collect(),
+            envp,
         }
     }
 }
@@ -69,6 +114,8 @@ pub struct Function {
     pub runtime: Runtime,
     /// Directory that holds the module, as the guest sees it.
     pub dir: PathBuf,
+    /// The handler's file in it.
+    pub file: String,
     /// Module to import.
     pub module: String,
     /// Attribute of the module to call.
@@ -85,7 +132,7 @@ pub struct Function {
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionError {
     /// Not FILE:HANDLER.
-    #[error("'{0}' is not FILE:HANDLER, such as app.py:handler")]
+    #[error("'{0}' is not FILE:HANDLER, such as app.py:handler or app.mjs:handler")]
     Form(String),
     /// The file cannot be read.
     #[error("cannot read the handler file {path}")]
@@ -97,7 +144,7 @@ pub enum FunctionError {
         source: std::io::Error,
     },
     /// No runtime for such a file.
-    #[error("no runtime for {0}: the file name must end in .py")]
+    #[error("no runtime for {0}: the file name must end in .py, .js, .mjs or .cjs")]
     Language(PathBuf),
 }
 
@@ -114,11 +161,13 @@ impl Function {
             .map_err(|source| FunctionError::File { path: file.into(), source })?;
         let runtime = Runtime::for_file(&path).ok_or_else(|| FunctionError::Language(path.clone()))?;
         let module = path.file_stem().and_then(|s| s.to_str()).ok_or_else(form)?.to_owned();
+        let name = path.file_name().and_then(|s| s.to_str()).ok_or_else(form)?.to_owned();
         let dir = path.parent().ok_or_else(form)?.to_owned();
         Ok(Function {
             name: module.clone(),
             runtime,
             dir,
+            file: name,
             module,
             function: function.to_owned(),
             memory: 512 << 20,
@@ -130,7 +179,7 @@ impl Function {
     /// The command that imports the handler.
     pub fn import_command(&self) -> Vec<u8> {
         let body = json!({
-            "dir": self.dir.to_string_lossy(), "module": self.module, "function": self.function,
+            "dir": self.dir.to_string_lossy(), "file": self.file, "module": self.module, "function": self.function,
         });
         let mut bytes = vec![b'I'];
         bytes.extend(body.to_string().into_bytes());
@@ -213,6 +262,7 @@ mod tests {
             name: "f".into(),
             runtime: Runtime::Python,
             dir: "/".into(),
+            file: "m.py".into(),
             module: "m".into(),
             function: "h".into(),
             memory: 128 << 20,

@@ -192,7 +192,7 @@ impl Process {
         let start = now();
         for step in &spec.steps {
             match step {
-                Step::Start { path, argv, envp } => {
+                Step::Start { files, path, argv, envp } => {
                     let root = fds
                         .pop_front()
                         .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
@@ -208,6 +208,9 @@ impl Process {
                     };
                     let mut kernel = self.sandbox.kernel();
                     kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
+                    for (file, data) in files {
+                        kernel.provide_file(file, data, 0o644).map_err(|e| failed(file, &e))?;
+                    }
                     let spawn = Spawn {
                         path: path.clone(),
                         argv: argv.clone(),

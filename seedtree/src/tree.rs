@@ -172,7 +172,7 @@ impl Tree {
     pub fn grow_language(&mut self, runtime: Runtime) -> Result<(), TreeError> {
         let Some(os) = &self.os else { return Err(TreeError::Protocol) };
         let what = format!("starting the {} runtime", runtime.name());
-        let steps = vec![runtime.start(&self.config.env)];
+        let steps = vec![runtime.start(&self.config.env, &self.config.rootfs)];
         let (id, memory, cpus) = (String::new(), None, None);
         let spec = ForkSpec {
             id,
@@ -307,7 +307,7 @@ impl Tree {
                 },
                 _ => match &self.os {
                     Some(seed) => {
-                        let start = function.runtime.start(&self.config.env);
+                        let start = function.runtime.start(&self.config.env, &self.config.rootfs);
                         (seed, vec![start, import.clone(), invoke.clone()], Some(self.root.as_fd()))
                     }
                     None => continue,

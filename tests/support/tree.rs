@@ -1,6 +1,6 @@
 //! Seed trees for tests of the library: a handler written to a file, a tree grown for it, requests through it.
 
-use seedtree::runtime::{Function, Reply, Runtime};
+use seedtree::runtime::{Function, Reply};
 use seedtree::tree::{Config, Pending, Served, Tree, TreeError};
 use serde_json::Value;
 
@@ -11,10 +11,10 @@ pub struct Grown {
     pub dir: tempfile::TempDir,
 }
 
-/// Writes a module and parses `MODULE:handler`.
+/// Writes a module and parses `MODULE:handler`. A name without an extension is Python's.
 pub fn write(name: &str, source: &str) -> (tempfile::TempDir, Function) {
     let dir = super::fresh_dir(name);
-    let file = dir.path().join(format!("{name}.py"));
+    let file = dir.path().join(if name.contains('.') { name.to_owned() } else { format!("{name}.py") });
     std::fs::write(&file, source).unwrap();
     let function = Function::parse(&format!("{}:handler", file.display())).unwrap();
     (dir, function)
@@ -35,7 +35,7 @@ pub fn config(dir: &std::path::Path, prefill: bool) -> Config {
 pub fn grow(name: &str, source: &str) -> Grown {
     let (dir, function) = write(name, source);
     let mut tree = Tree::plant(config(dir.path(), true)).unwrap();
-    tree.grow_language(Runtime::Python).unwrap();
+    tree.grow_language(function.runtime).unwrap();
     if let Err(error) = tree.grow_function(&function, None) {
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
         match error {

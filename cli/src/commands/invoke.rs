@@ -15,7 +15,7 @@ use std::path::PathBuf;
     The answer is printed on stdout as JSON; what the handler prints goes to stderr. The status is 0 when the handler\n\
     returned, 1 when it failed (its error is on stderr), 125 for an error of coppice's own.")]
 pub struct Args {
-    /// The handler: FILE.py:FUNCTION, called as FUNCTION(event, context)
+    /// The handler: FILE:FUNCTION, called as FUNCTION(event, context); FILE ends in .py, .js, .mjs or .cjs
     handler: String,
     /// The event: JSON text, @FILE, or - for stdin
     #[arg(long, default_value = "{}", value_name = "JSON|@FILE|-")]
@@ -143,8 +143,9 @@ fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> anyhow:
         say!("{}", json!({"ok": false, "error": value, "phases": phases}));
         return Ok(1);
     }
-    for line in value["stackTrace"].as_array().into_iter().flatten() {
-        eprint!("{}", line.as_str().unwrap_or_default());
+    // Python's lines end in a line feed each, those of Node.js do not.
+    for line in ["stackTrace", "trace"].iter().filter_map(|key| value[*key].as_array()).flatten() {
+        eprintln!("{}", line.as_str().unwrap_or_default().trim_end_matches('\n'));
     }
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     eprintln!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));

@@ -21,6 +21,7 @@ mod pages;
 pub mod path;
 pub mod pipe;
 mod proc_task;
+mod provide;
 pub mod signalfd;
 pub mod stream;
 pub mod synth;
