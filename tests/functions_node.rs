@@ -292,3 +292,13 @@ fn a_request_is_served_from_every_level_that_is_left() {
         assert_eq!(g.ask("2"), json!(3));
     }
 }
+
+#[test]
+fn the_demo_runs_node() {
+    let mut command = coppice();
+    command.args(["demo", "--runtime", "node", "--runs", "5", "--no-peers", "--json"]);
+    let outcome = finish(&mut command, b"", LIMIT);
+    let line = outcome.text().lines().last().map(str::to_owned).unwrap_or_default();
+    let value: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {}", outcome.stderr));
+    assert_eq!((&value["ok"], &value["seeds"][1]["name"]), (&json!(5), &json!("node")));
+}

@@ -35,15 +35,79 @@ def handler(event, context):
     }
 "#;
 
+/// The same for Node.js: in the main thread, in a thread that the seed started and in a new one, in a context that vm made before and in one
+/// that it makes now; and what is cached for later by crypto.
+const RANDOM_NODE: &str = r#"
+const crypto = require('crypto'), vm = require('vm'), fs = require('fs'), os = require('os'), path = require('path'), tls = require('tls');
+const { Worker, isMainThread, parentPort } = require('worker_threads');
+const { promisify } = require('util');
+const random = Math.random;
+const hello = () => new Promise((ok) => {
+  // The random bytes of a TLS client's first message.
+  const { Duplex } = require('stream');
+  const wire = new Duplex({ read() {}, write(data, _, done) { ok(data.subarray(11, 43).toString('hex')); done(); } });
+  tls.connect({ socket: wire }).on('error', () => {});
+});
+const all = async () => ({
+  math: random(), mathNow: Math.random(), uuid: crypto.randomUUID(), webUuid: globalThis.crypto.randomUUID(), int: crypto.randomInt(2 ** 48 - 1),
+  intLater: await promisify(crypto.randomInt)(2 ** 48 - 1), bytes: crypto.randomBytes(16).toString('hex'),
+  bytesLater: (await promisify(crypto.randomBytes)(16)).toString('hex'), fill: crypto.randomFillSync(Buffer.alloc(16)).toString('hex'),
+  web: Buffer.from(crypto.webcrypto.getRandomValues(new Uint8Array(16))).toString('hex'),
+  hello: await hello(), temporary: fs.mkdtempSync(path.join(os.tmpdir(), 'x-')), context: vm.runInContext('Math.random()', context),
+  contextNow: vm.runInNewContext('Math.random()'), scriptNow: new vm.Script('Math.random()').runInNewContext(), form: boundary(),
+});
+// What takes longer.
+const keys = async () => ({
+  key: crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' }).toString('hex'),
+  keyLater: (await promisify(crypto.generateKeyPair)('ed25519')).publicKey.export({ type: 'spki', format: 'der' }).toString('hex'),
+  prime: crypto.generatePrimeSync(128, { bigint: true }).toString(), sign: crypto.sign('sha256', 'x', ec).toString('hex'),
+});
+const boundary = () => new Response(new FormData()).headers.get('content-type');
+const ec = crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
+const context = vm.createContext({});
+if (isMainThread) {
+  const ask = (worker) => new Promise((ok, no) => { worker.once('message', ok); worker.once('error', no); worker.postMessage(0); });
+  const early = new Worker(__filename);
+  early.unref();
+  const used = Promise.all([all(), keys(), ask(early), promisify(crypto.pbkdf2)('a', 'b', 1, 16, 'sha256')]);
+  exports.handler = async (threads) => {
+    await used;
+    const out = await all();
+    if (!threads) return out;
+    Object.assign(out, await keys());
+    for (const [name, worker] of [['early', early], ['late', new Worker(__filename, { execArgv: [] })]])
+      for (const [kind, value] of Object.entries(await ask(worker))) out[name + ' ' + kind] = value;
+    return out;
+  };
+} else {
+  parentPort.on('message', async () => parentPort.postMessage({ ...await all(), ...await keys() }));
+  all().then(keys);
+}
+"#;
+
 #[test]
 fn a_thousand_forks_repeat_no_random_value() {
-    let mut g = grow("randomness", RANDOM);
+    no_repeats("randomness", RANDOM, "{}", (1000, 24), 17);
+}
+
+#[test]
+fn a_thousand_forks_of_node_repeat_no_random_value() {
+    no_repeats("randomness.js", RANDOM_NODE, "false", (1000, 24), 16);
+}
+
+#[test]
+fn threads_of_node_repeat_no_random_value() {
+    no_repeats("randomness.js", RANDOM_NODE, "true", (40, 4), 60);
+}
+
+fn no_repeats(file: &str, source: &str, event: &str, (forks, width): (usize, usize), kinds: usize) {
+    let mut g = grow(file, source);
     let mut seen: HashMap<String, HashMap<String, usize>> = HashMap::new();
     let mut repeats = Vec::new();
     g.ask_many(
-        1000,
-        24,
-        |_| "{}".into(),
+        forks,
+        width,
+        |_| event.into(),
         |i, value| {
             for (kind, value) in value.as_object().unwrap() {
                 if let Some(other) = seen.entry(kind.clone()).or_default().insert(value.to_string(), i) {
@@ -52,8 +116,8 @@ fn a_thousand_forks_repeat_no_random_value() {
             }
         },
     );
-    assert_eq!(seen.len(), 17);
-    assert!(seen.values().all(|values| values.len() + repeats.len() >= 1000));
+    assert_eq!(seen.len(), kinds);
+    assert!(seen.values().all(|values| values.len() + repeats.len() >= forks));
     assert!(
         repeats.is_empty(),
         "{} repeats, such as {}",

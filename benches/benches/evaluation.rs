@@ -21,13 +21,7 @@ fn main() {
         std::process::exit(1);
     };
     let coppice = coppice.to_string_lossy();
-    let demo =
-        Command::new(&*coppice).args(["demo", "--json", "--runs", &runs, "--peer-runs", "11"]).output();
-    let figures = demo.ok().and_then(|o| {
-        let text = String::from_utf8_lossy(&o.stdout).into_owned();
-        serde_json::from_str::<Value>(text.lines().last()?).ok()
-    });
-    let Some(figures) = figures else {
+    let Some(figures) = demo(&coppice, "python", &runs) else {
         eprintln!("evaluation: coppice demo failed; run `coppice check`");
         std::process::exit(1);
     };
@@ -44,6 +38,21 @@ fn main() {
     line("private KiB per instance", us("/private_kib/p50"), "at most 3072");
     let percent = figures.pointer("/seeds/2/shared_with_parent_percent").and_then(Value::as_f64);
     line("L2 pages shared with L1, %", percent.unwrap_or(f64::NAN), "at least 70");
+
+    match demo(&coppice, "node", &runs) {
+        Some(figures) => {
+            println!("{figures}");
+            let us = |pointer: &str| figures.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+            let (total, native) = (us("/total_us/p50"), us("/peers/native_node_us"));
+            line("node: fork / floor", total / us("/floor_us"), "");
+            line("node: fork / runsc", total / us("/peers/runsc_us"), "at most 0.1");
+            line("node: fork / native cold node", total / native, "");
+            line("node: spare / native cold node", us("/spare_total_us/p50") / native, "");
+            line("node: faults per instance", us("/faults/p50"), "");
+            line("node: private KiB per instance", us("/private_kib/p50"), "");
+        }
+        None => println!("node: not measured (no /usr/bin/node here?)"),
+    }
 
     let runsc = ["runsc", "--network=none", "-platform", "systrap", "do"];
     let run = [&*coppice, "run", "--"];
@@ -80,6 +89,13 @@ fn main() {
         let native: Vec<String> = argv.iter().map(|s| (*s).to_owned()).collect();
         report(name, versus(native, ours(&argv), 11, &printed), "at least 0.97");
     }
+}
+
+/// The figures of `coppice demo` for one runtime.
+fn demo(coppice: &str, runtime: &str, runs: &str) -> Option<Value> {
+    let args = ["demo", "--runtime", runtime, "--json", "--runs", runs, "--peer-runs", "11"];
+    let output = Command::new(coppice).args(args).output().ok()?;
+    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last()?).ok()
 }
 
 fn line(name: &str, value: f64, goal: &str) {

@@ -1,5 +1,6 @@
-//! Other ways to start the same handler, timed in the same run: native python3, runsc, runc.
+//! Other ways to start the same handler, timed in the same run: the interpreter natively, runsc, runc.
 
+use seedtree::runtime::Runtime;
 use seedtree::sandbox::now;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 /// Cold starts of each peer, µs (medians); `None` for one that is not there or does not work here.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
-    /// `python3 handler.py EVENT`.
-    pub native_python_us: Option<u64>,
+    /// Name of the runtime that was started.
+    pub runtime: &'static str,
+    /// `python3 handler.py EVENT`, or the like.
+    pub native_us: Option<u64>,
     /// The same under `runsc --network=none -platform systrap do`.
     pub runsc_us: Option<u64>,
     /// The same under `runc run` on a read-only bind mount of the root.
@@ -21,7 +24,8 @@ pub struct Peers {
 impl Peers {
     /// As the JSON of `coppice demo --json` has it.
     pub fn json(&self) -> Value {
-        json!({"native_python_us": self.native_python_us, "runsc_us": self.runsc_us, "runc_us": self.runc_us})
+        let native = format!("native_{}_us", self.runtime);
+        json!({native: self.native_us, "runsc_us": self.runsc_us, "runc_us": self.runc_us})
     }
 }
 
@@ -34,18 +38,18 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Times each peer `runs` times on `file EVENT`, which must print `expected`. `dir` is for their bundles; the peer that runs now is
+/// Times each peer `runs` times on `INTERPRETER file EVENT`, which must print `expected`. `dir` is for their bundles; the peer that runs now is
 /// recorded in `running` (a process group).
 pub fn measure(
     dir: &Path,
-    file: &Path,
+    (runtime, file): (Runtime, &Path),
     event: &str,
     expected: &Value,
     runs: usize,
     running: &Arc<AtomicI32>,
     mut step: impl FnMut(&str),
 ) -> Peers {
-    let python = "/usr/bin/python3";
+    let program = runtime.interpreter(Path::new("/"));
     let file = file.to_string_lossy().into_owned();
     let mut time = |name: &str, make: &mut dyn FnMut() -> Option<Command>| -> Option<u64> {
         step(name);
@@ -55,22 +59,22 @@ pub fn measure(
         }
         Some(crate::report::percentile(&samples, 50) / 1000)
     };
-    let native_python_us = time("native python3", &mut || {
-        let mut c = Command::new(python);
+    let native_us = time("the interpreter, natively", &mut || {
+        let mut c = Command::new(program);
         c.args([&file, event]);
         Some(c)
     });
     let runsc_us = time("runsc", &mut || {
         let mut c = Command::new(find("runsc")?);
-        c.args(["--network=none", "-platform", "systrap", "do", python, &file, event]);
+        c.args(["--network=none", "-platform", "systrap", "do", program, &file, event]);
         Some(c)
     });
     let mut count = 0;
     let runc_us = time("runc", &mut || {
         count += 1;
-        runc(dir, &[python, &file, event], count)
+        runc(dir, &[program, &file, event], count)
     });
-    Peers { native_python_us, runsc_us, runc_us }
+    Peers { runtime: runtime.name(), native_us, runsc_us, runc_us }
 }
 
 /// Runs a command to its end; its time in ns if it printed what is expected.

@@ -59,24 +59,31 @@ impl Runtime {
         }
     }
 
+    /// Path in the guest of the program that runs the language.
+    pub fn interpreter(self, rootfs: &Path) -> &'static str {
+        let local = "/usr/local/bin/node";
+        match self {
+            Runtime::Python => "/usr/bin/python3",
+            Runtime::Node if std::fs::symlink_metadata(rootfs.join(&local[1..])).is_ok() => local,
+            Runtime::Node => "/usr/bin/node",
+        }
+    }
+
     fn program(self, rootfs: &Path) -> Program {
+        let path = self.interpreter(rootfs);
         match self {
             Runtime::Python => Program {
                 files: &[],
-                path: "/usr/bin/python3",
+                path,
                 argv: vec!["python3", "-c", PYTHON_LOOP],
                 env: &[("PYTHONDONTWRITEBYTECODE", "1")],
             },
-            Runtime::Node => {
-                let local = "/usr/local/bin/node";
-                let is_local = std::fs::symlink_metadata(rootfs.join(&local[1..])).is_ok();
-                Program {
-                    files: &NODE_FILES,
-                    path: if is_local { local } else { "/usr/bin/node" },
-                    argv: vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0],
-                    env: &[],
-                }
-            }
+            Runtime::Node => Program {
+                files: &NODE_FILES,
+                path,
+                argv: vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0],
+                env: &[],
+            },
         }
     }
 

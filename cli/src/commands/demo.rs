@@ -1,4 +1,4 @@
-//! `coppice demo`: the main job in one command. Grows a three-level tree from the host's Python, forks instances, and shows what
+//! `coppice demo`: the main job in one command. Grows a three-level tree from the host's Python or Node.js, forks instances, and shows what
 //! each cost, beside other ways to start the same handler, measured in the same run.
 
 use crate::peers::{self, Peers};
@@ -15,7 +15,9 @@ use std::os::fd::AsFd;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coppice demo\n  coppice demo --runs 200 --json | tail -n 1")]
+#[command(
+    after_help = "Examples:\n  coppice demo\n  coppice demo --runtime node\n  coppice demo --runs 200 --json | tail -n 1"
+)]
 pub struct Args {
     /// How many instances to fork for each figure
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -30,7 +32,7 @@ pub struct Args {
     #[arg(long)]
     no_prefill: bool,
     /// Language of the demo's function
-    #[arg(long, default_value = "python", value_parser = ["python"])]
+    #[arg(long, default_value = "python", value_parser = ["python", "node"])]
     runtime: String,
     /// End with one line of JSON instead of the drawing and the table
     #[arg(long)]
@@ -38,13 +40,20 @@ pub struct Args {
 }
 
 /// The demo's function, which is also a program for the peers.
-const HANDLER: &str = r#"import json, sys
+const PYTHON: &str = r#"import json, sys
 
 def handler(event, context):
     return {"greeting": "hello " + event["name"], "sum": sum(event["numbers"])}
 
 if __name__ == "__main__":
     print(json.dumps(handler(json.loads(sys.argv[1]), None)))
+"#;
+/// The same for Node.js.
+const NODE: &str = r#"exports.handler = async (event) => ({
+  greeting: 'hello ' + event.name, sum: event.numbers.reduce((a, b) => a + b),
+});
+
+if (require.main === module) exports.handler(JSON.parse(process.argv[2])).then((answer) => console.log(JSON.stringify(answer)));
 "#;
 const EVENT: &str = r#"{"name": "world", "numbers": [1, 2, 3]}"#;
 
@@ -95,8 +104,13 @@ struct Figures {
 /// Grows, forks, measures, prints.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let scratch = Scratch::new("coppice-demo-")?;
-    let file = scratch.path.join("demo_handler.py");
-    std::fs::write(&file, HANDLER).context("cannot write the demo's handler")?;
+    let runtime = Runtime::named(&args.runtime).context("no such runtime")?;
+    let (name, source) = match runtime {
+        Runtime::Node => ("demo_handler.js", NODE),
+        _ => ("demo_handler.py", PYTHON),
+    };
+    let file = scratch.path.join(name);
+    std::fs::write(&file, source).context("cannot write the demo's handler")?;
     let expected = json!({"greeting": "hello world", "sum": 6});
 
     let progress = Progress::new();
@@ -110,8 +124,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     };
     progress.step("booting the guest OS (level 0)");
     let mut tree = Tree::plant(config)?;
-    progress.step("starting python3 (level 1)");
-    tree.grow_language(Runtime::Python)?;
+    progress.step(&format!("starting {} (level 1)", runtime.name()));
+    tree.grow_language(runtime)?;
     progress.step("importing the handler (level 2)");
     tree.grow_function(&function, Some(EVENT.as_bytes()))?;
     progress.step("recording the working set");
@@ -152,7 +166,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Peers::default()
     } else {
         let runs = args.peer_runs as usize;
-        peers::measure(&scratch.path, &file, EVENT, &expected, runs, &scratch.peer, |name| {
+        peers::measure(&scratch.path, (runtime, &file), EVENT, &expected, runs, &scratch.peer, |name| {
             progress.step(&format!("starting a peer: {name}"));
         })
     };
@@ -259,7 +273,7 @@ impl Figures {
         };
         let rows = [
             compare("floor (bare fork, VM, exits, touches)", self.floor_ns.map(|ns| ns / 1000)),
-            compare("native python3, cold", self.peers.native_python_us),
+            compare(&format!("native {}, cold", self.peers.runtime), self.peers.native_us),
             compare("runsc do (systrap)", self.peers.runsc_us),
             compare("runc run", self.peers.runc_us),
         ];

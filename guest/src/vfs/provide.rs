@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_provided_file_has_its_directories_and_its_bytes_and_is_made_once() {
-        let platform = std::sync::Arc::new(FakePlatform::new(16 << 20));
+        let platform = std::sync::Arc::new(FakePlatform::new(64 << 20));
         let mut k = Kernel::new(platform, Limits::default()).unwrap();
         let data: Vec<u8> = (0..10_000u32).map(|i| i.to_le_bytes()[0]).collect();
         k.provide_file(b"/run/a/b/file", &data, 0o644).unwrap();
