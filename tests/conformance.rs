@@ -94,6 +94,11 @@ fn family(family: &str, least: usize, options: &[&str]) {
 }
 
 #[test]
+fn files() {
+    family("files", 670, &[]);
+}
+
+#[test]
 fn pipes() {
     family("pipes", 19, &[]);
 }

@@ -134,8 +134,9 @@ impl Kernel {
         let Some(f) = self.files.get(file) else { return POLLNVAL };
         match &f.kind {
             FileKind::Inode(_) | FileKind::Device(..) => POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM,
-            FileKind::Pipe { pipe, write } => {
-                self.objects.pipes.get(*pipe).map_or(POLLERR, |p| p.poll(*write))
+            FileKind::Pipe { pipe, .. } => {
+                let (reads, writes) = (f.flags & 3 != 1, f.flags & 3 != 0);
+                self.objects.pipes.get(*pipe).map_or(POLLERR, |p| p.poll(reads, writes, f.pos))
             }
             FileKind::EventFd(id) => self.objects.eventfds.get(*id).map_or(POLLERR, |e| e.poll()),
             FileKind::Epoll(id) => {

@@ -18,19 +18,15 @@ mod space;
 
 const O_CLOEXEC: u64 = 0o2_000_000;
 
+const RW_NOTE: &str = "no RWF_ATOMIC";
+
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(0, "read", &[Arg::Fd, Arg::Out, Arg::Uint], read),
     Entry::full(1, "write", &[Arg::Fd, Arg::In(2), Arg::Uint], write),
     Entry::full(3, "close", &[Arg::Fd], close),
     Entry::full(5, "fstat", &[Arg::Fd, Arg::Ptr], fstat),
-    Entry::partial(
-        8,
-        "lseek",
-        &[Arg::Fd, Arg::Int, Arg::Int],
-        "SEEK_DATA and SEEK_HOLE see one hole, at the end",
-        lseek,
-    ),
+    Entry::full(8, "lseek", &[Arg::Fd, Arg::Int, Arg::Int], lseek),
     Entry::partial(
         16,
         "ioctl",
@@ -64,7 +60,7 @@ pub const TABLE: &[Entry] = &[
         285,
         "fallocate",
         &[Arg::Fd, Arg::Hex, Arg::Uint, Arg::Uint],
-        "modes 0 and KEEP_SIZE",
+        "no FALLOC_FL_UNSHARE_RANGE; room is looked for but not set aside",
         fallocate,
     ),
     Entry::full(290, "eventfd2", &[Arg::Uint, Arg::Hex], eventfd2),
@@ -76,14 +72,14 @@ pub const TABLE: &[Entry] = &[
         327,
         "preadv2",
         &[Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Uint, Arg::Uint, Arg::Hex],
-        "no flags",
+        RW_NOTE,
         preadv2,
     ),
     Entry::partial(
         328,
         "pwritev2",
         &[Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Uint, Arg::Uint, Arg::Hex],
-        "no flags",
+        RW_NOTE,
         pwritev2,
     ),
     Entry::full(436, "close_range", &[Arg::Uint, Arg::Uint, Arg::Hex], close_range),

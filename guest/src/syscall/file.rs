@@ -47,7 +47,7 @@ const RENAME_FLAGS: Arg = Arg::Flags(&[("RENAME_NOREPLACE", 1), ("RENAME_EXCHANG
 
 use Arg::{DirFd, Fd, Hex, In, Int, Octal, Out, Path, Ptr, Uint};
 
-const FIFO_NOTE: &str = "opening a named pipe or a socket's name fails with ENXIO";
+const DEVICE_NOTE: &str = "of devices only those of mem(4), null(4), full(4) and random(4) can be opened";
 const XATTR_NOTE: &str = "only user.* attributes, kept in memory";
 const ROOT_NOTE: &str = "the sandbox's mounts are fixed";
 const NEW_ROOT: super::Support = super::Support::Refused(Errno::EPERM, ROOT_NOTE);
@@ -56,18 +56,18 @@ const fn refused(number: u32, name: &'static str, args: &'static [Arg]) -> Entry
     Entry { number, name, args, support: NEW_ROOT, handler: attrs::not_permitted }
 }
 
+/// A call that no file system here supports.
+const fn nowhere(number: u32, name: &'static str, args: &'static [Arg]) -> Entry {
+    let support = super::Support::Refused(Errno::EOPNOTSUPP, "no file system has handles");
+    Entry { number, name, args, support, handler: |_, _| Err(Errno::EOPNOTSUPP) }
+}
+
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
-    Entry::partial(g::__NR_open, "open", &[Path, O_FLAGS, Octal], FIFO_NOTE, open::open),
-    Entry::partial(g::__NR_openat, "openat", &[DirFd, Path, O_FLAGS, Octal], FIFO_NOTE, open::openat),
-    Entry::partial(
-        g::__NR_openat2,
-        "openat2",
-        &[DirFd, Path, Ptr, Uint],
-        "RESOLVE_ flags fail with ENOSYS",
-        open::openat2,
-    ),
-    Entry::partial(g::__NR_creat, "creat", &[Path, Octal], FIFO_NOTE, open::creat),
+    Entry::full(g::__NR_open, "open", &[Path, O_FLAGS, Octal], open::open),
+    Entry::full(g::__NR_openat, "openat", &[DirFd, Path, O_FLAGS, Octal], open::openat),
+    Entry::full(g::__NR_openat2, "openat2", &[DirFd, Path, Ptr, Uint], open::openat2),
+    Entry::full(g::__NR_creat, "creat", &[Path, Octal], open::creat),
     Entry::full(g::__NR_stat, "stat", &[Path, Ptr], stat::stat),
     Entry::full(g::__NR_lstat, "lstat", &[Path, Ptr], stat::lstat),
     Entry::full(g::__NR_newfstatat, "newfstatat", &[DirFd, Path, Ptr, AT_FLAGS], stat::newfstatat),
@@ -93,25 +93,15 @@ pub const TABLE: &[Entry] = &[
     Entry::full(g::__NR_unlinkat, "unlinkat", &[DirFd, Path, AT_FLAGS], names::unlinkat),
     Entry::full(g::__NR_rename, "rename", &[Path, Path], names::rename),
     Entry::full(g::__NR_renameat, "renameat", &[DirFd, Path, DirFd, Path], names::renameat),
-    Entry::partial(
-        g::__NR_renameat2,
-        "renameat2",
-        &[DirFd, Path, DirFd, Path, RENAME_FLAGS],
-        "RENAME_WHITEOUT fails with EINVAL",
-        names::renameat2,
-    ),
+    Entry::full(g::__NR_renameat2, "renameat2", &[DirFd, Path, DirFd, Path, RENAME_FLAGS], names::renameat2),
     Entry::full(g::__NR_link, "link", &[Path, Path], names::link),
     Entry::full(g::__NR_linkat, "linkat", &[DirFd, Path, DirFd, Path, AT_FLAGS], names::linkat),
     Entry::full(g::__NR_symlink, "symlink", &[Path, Path], names::symlink),
     Entry::full(g::__NR_symlinkat, "symlinkat", &[Path, DirFd, Path], names::symlinkat),
-    Entry::partial(g::__NR_mknod, "mknod", &[Path, Octal, Hex], "devices fail with EPERM", names::mknod),
-    Entry::partial(
-        g::__NR_mknodat,
-        "mknodat",
-        &[DirFd, Path, Octal, Hex],
-        "devices fail with EPERM",
-        names::mknodat,
-    ),
+    Entry::partial(g::__NR_mknod, "mknod", &[Path, Octal, Hex], DEVICE_NOTE, names::mknod),
+    Entry::partial(g::__NR_mknodat, "mknodat", &[DirFd, Path, Octal, Hex], DEVICE_NOTE, names::mknodat),
+    nowhere(g::__NR_name_to_handle_at, "name_to_handle_at", &[DirFd, Path, Ptr, Ptr, AT_FLAGS]),
+    nowhere(g::__NR_open_by_handle_at, "open_by_handle_at", &[Fd, Ptr, O_FLAGS]),
     Entry::full(g::__NR_chmod, "chmod", &[Path, Octal], attrs::chmod),
     Entry::full(g::__NR_fchmod, "fchmod", &[Fd, Octal], attrs::fchmod),
     Entry::full(g::__NR_fchmodat, "fchmodat", &[DirFd, Path, Octal], attrs::fchmodat),
@@ -189,12 +179,9 @@ impl Context<'_> {
 
     /// What an open descriptor stands for. EBADF.
     fn object_of(&mut self, fd: i32) -> Result<Object, Errno> {
-        use crate::vfs::FileKind;
         let file = self.k.file_of(self.tid, fd)?;
-        Ok(match self.k.files.get(file).ok_or(Errno::EBADF)?.kind {
-            FileKind::Inode(id) | FileKind::Device(_, id) => Object::Inode(id),
-            _ => Object::File(file),
-        })
+        let open = self.k.files.get(file).ok_or(Errno::EBADF)?;
+        Ok(open.kind.inode().map_or(Object::File(file), Object::Inode))
     }
 
     /// What an open descriptor stands for when it was not opened with O_PATH. EBADF.

@@ -4,15 +4,12 @@ use super::{Context, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32};
 use crate::signal::frame::{le32, le64, put};
+use crate::vfs::InodeId;
 use crate::vfs::lock::{Owner, Record};
-use crate::vfs::{FileKind, InodeId};
 use crate::wait::{Block, Outcome, SysResult};
 
 fn inode_of(c: &Context<'_>, file: u64) -> Option<InodeId> {
-    match c.k.files.get(file).map(|f| &f.kind) {
-        Some(FileKind::Inode(inode) | FileKind::Device(_, inode)) => Some(*inode),
-        _ => None,
-    }
+    c.k.files.get(file)?.kind.inode()
 }
 
 /// The range that a `struct flock` means: first and last byte. EINVAL, EOVERFLOW.

@@ -5,14 +5,14 @@ use super::{FileKind, InodeId, lower};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::mm::Backing;
-use crate::num::{align_up, u64_of, us};
+use crate::num::{u64_of, us};
 use crate::platform::{Gpa, PAGE_SIZE};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Largest file in memory, bytes; the arena is smaller still.
-const MAX_FILE: u64 = 1 << 40;
+pub(super) const MAX_FILE: u64 = 1 << 40;
 
 impl Kernel {
     /// The open descriptor of a lower file.
@@ -221,38 +221,14 @@ impl Kernel {
         }
         node.stat.blocks = u64_of(pages.len()) * 8;
         if !gone.is_empty() {
-            self.unmap_beyond(inode, len)?;
+            self.unmap_file(inode, len.next_multiple_of(PAGE_SIZE), u64::MAX)?;
         }
         self.frame_free_pages(gone.into_values(), limited);
         Ok(())
     }
 
-    /// Takes what lies wholly beyond byte `len` of a file out of every mapping of it: a touch is SIGBUS, or finds the pages of a
-    /// file that has grown again.
-    fn unmap_beyond(&mut self, inode: InodeId, len: u64) -> Result<(), Errno> {
-        let end = align_up(len, PAGE_SIZE).ok_or(Errno::EFBIG)?;
-        self.unmap_file(inode, end, u64::MAX)
-    }
-
-    /// Frees the pages of an in-memory file from byte `start` to `end` (page-aligned): they read as zeroes, in mappings too. EPERM for
-    /// a sealed file, EINVAL for a file of another kind.
-    pub(crate) fn inode_punch(&mut self, inode: InodeId, start: u64, end: u64) -> Result<(), Errno> {
-        self.check_seal_write(inode, 0)?;
-        self.copy_up(inode)?;
-        let limited = self.is_limited(inode);
-        let node = self.vfs.inode_mut(inode)?;
-        let Kind::File(pages) = &mut node.kind else { return Err(Errno::EINVAL) };
-        let indexes: Vec<u64> =
-            pages.range(start.div_ceil(PAGE_SIZE)..(end / PAGE_SIZE)).map(|(i, _)| *i).collect();
-        let gone: Vec<Gpa> = indexes.iter().filter_map(|i| pages.remove(i)).collect();
-        node.stat.blocks = u64_of(pages.len()) * 8;
-        self.unmap_file(inode, start, end)?;
-        self.frame_free_pages(gone, limited);
-        Ok(())
-    }
-
-    /// Takes a part of a file out of every mapping of it: the next touch finds what is there then.
-    fn unmap_file(&mut self, inode: InodeId, first: u64, last: u64) -> Result<(), Errno> {
+    /// Takes a part of a file (page-aligned) out of every mapping of it: a touch is SIGBUS beyond the end, or finds what is there then.
+    pub(super) fn unmap_file(&mut self, inode: InodeId, first: u64, last: u64) -> Result<(), Errno> {
         let mut ranges = Vec::new();
         for (mm, m) in self.mms.iter() {
             for (start, vma) in &m.vmas {

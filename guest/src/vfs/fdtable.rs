@@ -97,8 +97,11 @@ impl Kernel {
     /// A process that closes any descriptor of a file gives up its locks there (fcntl(2)).
     fn posix_close(&mut self, tid: Tid, file: u64) {
         let inode = match self.files.get(file).map(|f| &f.kind) {
-            Some(FileKind::Inode(inode) | FileKind::Device(_, inode)) => *inode,
-            _ => return,
+            Some(kind) => match kind.inode() {
+                Some(inode) => inode,
+                None => return,
+            },
+            None => return,
         };
         if let Some(pid) = self.task(tid).map(|t| t.pid) {
             self.lock_process_closed(pid, inode);
@@ -121,12 +124,17 @@ impl Kernel {
         }
         let Some(f) = self.files.remove(file) else { return };
         self.epoll_forget_file(file);
-        if let FileKind::Inode(inode) | FileKind::Device(_, inode) = f.kind {
+        if let Some(inode) = f.kind.inode() {
             self.lock_file_closed(inode, file);
         }
         match f.kind {
             FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_open_count(inode, -1),
-            FileKind::Pipe { pipe, write } => self.pipe_close(pipe, write),
+            FileKind::Pipe { pipe, inode, .. } => {
+                self.pipe_close(pipe, f.flags, inode.is_some());
+                if let Some(inode) = inode {
+                    self.inode_open_count(inode, -1);
+                }
+            }
             FileKind::EventFd(id) => {
                 self.objects.eventfds.remove(id);
             }

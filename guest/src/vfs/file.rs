@@ -33,6 +33,8 @@ pub const O_PATH: u32 = 0o10_000_000;
 pub struct Files {
     /// Pipes.
     pub pipes: Store<Pipe>,
+    /// Pipes of FIFOs that were opened.
+    pub fifos: std::collections::BTreeMap<super::InodeId, u64>,
     /// Eventfds.
     pub eventfds: Store<EventFd>,
     /// The host's stdin, stdout, stderr.
@@ -86,7 +88,11 @@ impl Kernel {
     pub fn file_path(&self, file: u64) -> Vec<u8> {
         match self.files.get(file).map(|f| &f.kind) {
             None => Vec::new(),
-            Some(FileKind::Inode(inode) | FileKind::Device(_, inode)) => self.inode_path(*inode),
+            Some(
+                FileKind::Inode(inode)
+                | FileKind::Device(_, inode)
+                | FileKind::Pipe { inode: Some(inode), .. },
+            ) => self.inode_path(*inode),
             Some(FileKind::Pipe { pipe, .. }) => format!("pipe:[{pipe}]").into_bytes(),
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
@@ -423,7 +429,9 @@ impl Kernel {
     pub fn file_stat(&mut self, file: u64) -> Result<Stat, Errno> {
         let anon = Stat { dev: 0xd, mode: 0o600, nlink: 1, ino: file, blksize: 4096, ..Stat::default() };
         match self.open_file(file)?.kind {
-            FileKind::Inode(inode) | FileKind::Device(_, inode) => self.inode_stat(inode),
+            FileKind::Inode(inode)
+            | FileKind::Device(_, inode)
+            | FileKind::Pipe { inode: Some(inode), .. } => self.inode_stat(inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
             FileKind::EventFd(_) | FileKind::Epoll(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
                 Ok(anon)

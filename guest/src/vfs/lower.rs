@@ -27,7 +27,7 @@ fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Err
 
 /// Attributes of an open lower file.
 pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
-    let s = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let s = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
     let time = |t: rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
     Ok(Stat {
         dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
@@ -43,6 +43,7 @@ pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
         atime: time(s.stx_atime),
         mtime: time(s.stx_mtime),
         ctime: time(s.stx_ctime),
+        btime: time(s.stx_btime),
     })
 }
 

@@ -7,10 +7,12 @@ use std::os::fd::OwnedFd;
 /// An inode's number in the guest's inode table.
 pub type InodeId = u64;
 
+mod alloc;
 mod data;
 pub mod device;
 pub mod eventfd;
 pub mod fdtable;
+mod fifo;
 pub mod file;
 pub mod inode;
 pub mod lock;
@@ -54,6 +56,8 @@ pub struct Stat {
     pub mtime: (i64, u32),
     /// Seconds and nanoseconds.
     pub ctime: (i64, u32),
+    /// When it was made; zero where nobody knows. Seconds and nanoseconds.
+    pub btime: (i64, u32),
 }
 
 /// What an open file description stands for.
@@ -67,8 +71,10 @@ pub enum FileKind {
     Pipe {
         /// Which.
         pipe: u64,
-        /// The write end.
+        /// It can be written to; one that can also be read is a FIFO's or comes from /proc/self/fd.
         write: bool,
+        /// The FIFO that was opened; `None` for what pipe(2) made.
+        inode: Option<InodeId>,
     },
     /// An eventfd (a key of `Files::eventfds`).
     EventFd(u64),
@@ -86,6 +92,18 @@ pub enum FileKind {
     Work,
 }
 
+impl FileKind {
+    /// The inode of the tree that was opened.
+    pub fn inode(&self) -> Option<InodeId> {
+        match self {
+            FileKind::Inode(inode)
+            | FileKind::Device(_, inode)
+            | FileKind::Pipe { inode: Some(inode), .. } => Some(*inode),
+            _ => None,
+        }
+    }
+}
+
 /// Character devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // null(4), full(4), random(4), tty(4)
@@ -96,6 +114,21 @@ pub enum Device {
     Random,
     Urandom,
     Tty,
+}
+
+impl Device {
+    /// The device that the kernel has behind a number (Documentation/admin-guide/devices.txt).
+    pub fn by_number(rdev: u64) -> Option<Self> {
+        Some(match (rdev >> 8, rdev & 0xff) {
+            (1, 3) => Device::Null,
+            (1, 5) => Device::Zero,
+            (1, 7) => Device::Full,
+            (1, 8) => Device::Random,
+            (1, 9) => Device::Urandom,
+            (5, 0) => Device::Tty,
+            _ => return None,
+        })
+    }
 }
 
 /// An open file description.

@@ -51,13 +51,25 @@ impl Kernel {
     }
 
     /// An inode without a name, for O_TMPFILE.
-    pub(super) fn create_tmpfile(&mut self, tid: Tid, dir: InodeId, mode: u32) -> Result<InodeId, Errno> {
+    pub(super) fn create_tmpfile(
+        &mut self,
+        tid: Tid,
+        dir: InodeId,
+        mode: u32,
+        excl: bool,
+    ) -> Result<InodeId, Errno> {
         let creds = self.creds_of(tid);
         let fs = self.may_change(&creds, dir)?;
         let kind = Kind::File(BTreeMap::new());
         let mode = super::inode::S_IFREG | (mode & 0o7777 & !self.umask_of(tid));
         let stat = self.new_stat(&creds, dir, &kind, mode)?;
-        let id = self.vfs.add(kind, Stat { nlink: 0, ..stat }, dir, b"#tmpfile", fs)?;
+        let id = self.vfs.add(
+            kind,
+            Stat { nlink: 0, ..stat },
+            dir,
+            if excl { b"#tmpfile-excl" } else { b"#tmpfile" },
+            fs,
+        )?;
         Ok(id)
     }
 
@@ -138,6 +150,7 @@ impl Kernel {
             })
             .collect();
         for id in gone {
+            self.fifo_forget(id);
             let limited = self.is_limited(id);
             let pages = self.vfs.drop_inode(id);
             self.frame_free_pages(pages, limited);

@@ -12,6 +12,11 @@ use std::collections::BTreeMap;
 const CHUNK: u64 = 512;
 
 impl Kernel {
+    /// Pages that in-memory files may still take.
+    pub fn file_pages_left(&self) -> u64 {
+        (self.limits.memory / 2 / PAGE_SIZE).saturating_sub(self.vfs.file_pages)
+    }
+
     /// A zeroed page with one user. ENOSPC when in-memory files hold half of the sandbox's memory limit (as tmpfs(5) does by default), so
     /// that a full file system is an error of the writer and does not kill anybody, or when the arena is full.
     pub fn frame_alloc_page(&mut self) -> Result<Gpa, Errno> {
@@ -21,8 +26,7 @@ impl Kernel {
     /// The same for `count` pages side by side. Files without a name (memfd_create(2), shared anonymous memory) have no such limit
     /// (`limited` is false), as on Linux: they are charged to the sandbox's memory.
     fn frame_alloc_pages(&mut self, count: u64, limited: bool) -> Result<Gpa, Errno> {
-        let most = self.limits.memory / 2 / PAGE_SIZE;
-        if limited && self.vfs.file_pages.saturating_add(count) > most {
+        if limited && count > self.file_pages_left() {
             return Err(Errno::ENOSPC);
         }
         let gpa = self.frames_alloc(count * PAGE_SIZE).map_err(|_| Errno::ENOSPC)?;

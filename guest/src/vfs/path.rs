@@ -18,6 +18,22 @@ pub const MAY_WRITE: u32 = 2;
 /// Permission to execute or search.
 pub const MAY_EXEC: u32 = 1;
 
+/// RESOLVE_ bits of openat2(2).
+pub mod within {
+    /// No crossing of file systems.
+    pub const NO_XDEV: u32 = 1;
+    /// No links of proc that lead to an object directly.
+    pub const NO_MAGICLINKS: u32 = 2;
+    /// No symbolic links at all.
+    pub const NO_SYMLINKS: u32 = 4;
+    /// Not out of the directory where the walk starts.
+    pub const BENEATH: u32 = 8;
+    /// The directory where the walk starts is the root.
+    pub const IN_ROOT: u32 = 16;
+    /// Only what is at hand: the tree in memory always is.
+    pub const CACHED: u32 = 32;
+}
+
 /// What the last component of a path was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Last {
@@ -164,12 +180,38 @@ impl Kernel {
 
     /// Walks a path. The last component need not exist; `follow` says whether it is followed when it is a symbolic link.
     pub fn resolve(&mut self, tid: Tid, dirfd: i32, path: &[u8], follow: bool) -> Result<Walk, Errno> {
+        self.resolve_within(tid, dirfd, path, follow, 0)
+    }
+
+    /// As [`Kernel::resolve`] with the bits of [`within`]. EXDEV and ELOOP where they forbid a step.
+    pub fn resolve_within(
+        &mut self,
+        tid: Tid,
+        dirfd: i32,
+        path: &[u8],
+        follow: bool,
+        limits: u32,
+    ) -> Result<Walk, Errno> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let (root, _) = self.fs_of(tid);
-        let start = if path.first() == Some(&b'/') { root } else { self.dirfd_inode(tid, dirfd)? };
-        self.walk_path(tid, root, start, path, follow)
+        let (mut root, _) = self.fs_of(tid);
+        let absolute = path.first() == Some(&b'/');
+        if absolute && limits & within::BENEATH != 0 {
+            return Err(Errno::EXDEV);
+        }
+        let scoped = limits & (within::BENEATH | within::IN_ROOT) != 0;
+        if scoped {
+            root = self.dirfd_inode(tid, dirfd)?;
+        }
+        let start = if absolute || scoped { root } else { self.dirfd_inode(tid, dirfd)? };
+        self.walk_path(tid, root, start, path, follow, limits)
+    }
+
+    /// Whether a step from one directory to another is allowed. EXDEV.
+    fn may_cross(&self, from: InodeId, to: InodeId, limits: u32) -> Result<(), Errno> {
+        let crosses = || Ok::<_, Errno>(self.vfs.inode(from)?.fs != self.vfs.inode(to)?.fs);
+        if limits & within::NO_XDEV != 0 && crosses()? { Err(Errno::EXDEV) } else { Ok(()) }
     }
 
     /// The directory at an absolute path, for the kernel's own use. ENOENT, ENOTDIR.
@@ -178,7 +220,7 @@ impl Kernel {
             return Err(Errno::ENOENT);
         }
         let (root, _) = self.fs_of(tid);
-        let walk = self.walk_path(tid, root, root, path, true)?;
+        let walk = self.walk_path(tid, root, root, path, true, 0)?;
         let inode = self.existing(&walk)?;
         if self.vfs.inode(inode)?.is_dir() { Ok(inode) } else { Err(Errno::ENOTDIR) }
     }
@@ -199,6 +241,7 @@ impl Kernel {
         start: InodeId,
         path: &[u8],
         follow: bool,
+        limits: u32,
     ) -> Result<Walk, Errno> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
@@ -218,7 +261,11 @@ impl Kernel {
             self.permission(&creds, cur, MAY_EXEC)?;
             if name == b"." || name == b".." {
                 if name == b".." && cur != root {
-                    cur = self.vfs.inode(cur)?.parent;
+                    let above = self.vfs.inode(cur)?.parent;
+                    self.may_cross(cur, above, limits)?;
+                    cur = above;
+                } else if name == b".." && limits & within::BENEATH != 0 {
+                    return Err(Errno::EXDEV);
                 }
                 let kind = if name == b"." { Last::Dot } else { Last::DotDot };
                 at = Walk { parent: cur, name: Vec::new(), last: kind, inode: Some(cur), file: None, dir };
@@ -230,6 +277,7 @@ impl Kernel {
                 }
                 return Ok(Walk { parent: cur, name, last: Last::Name, inode: None, file: None, dir });
             };
+            self.may_cross(cur, id, limits)?;
             at = Walk { parent: cur, name, last: Last::Name, inode: Some(id), file: None, dir };
             if self.vfs.inode(id)?.file_type() != S_IFLNK || (last && !follow && !dir) {
                 cur = id;
@@ -239,12 +287,31 @@ impl Kernel {
             if links > MAX_LINKS {
                 return Err(Errno::ELOOP);
             }
-            match self.read_link(tid, id)? {
+            if limits & within::NO_SYMLINKS != 0 {
+                return Err(Errno::ELOOP);
+            }
+            let link = self.read_link(tid, id)?;
+            let plain = ["proc/self", "proc/thread-self", "proc/mounts"];
+            let magic =
+                matches!(&self.vfs.inode(id)?.kind, Kind::Synth(path) if !plain.contains(&path.as_str()));
+            if magic {
+                if limits & within::NO_MAGICLINKS != 0 {
+                    return Err(Errno::ELOOP);
+                }
+                if limits & (within::BENEATH | within::IN_ROOT) != 0 {
+                    return Err(Errno::EXDEV);
+                }
+            }
+            match link {
                 Link::Path(target) => {
                     if target.is_empty() {
                         return Err(Errno::ENOENT);
                     }
                     if target.first() == Some(&b'/') {
+                        if limits & within::BENEATH != 0 {
+                            return Err(Errno::EXDEV);
+                        }
+                        self.may_cross(cur, root, limits)?;
                         cur = root;
                         at = Walk {
                             parent: root,
@@ -262,6 +329,7 @@ impl Kernel {
                     todo.extend(components(&target));
                 }
                 Link::Inode(id) => {
+                    self.may_cross(cur, id, limits)?;
                     at.inode = Some(id);
                     cur = id;
                 }

@@ -28,12 +28,30 @@ pub struct Pipe {
     pub readers: u32,
     /// Open write ends.
     pub writers: u32,
+    /// Object number for who waits in open(2) of a FIFO to be a reader; 0 for what pipe(2) made.
+    pub open_read: u64,
+    /// As `open_read`, to be a writer.
+    pub open_write: u64,
+    /// How often it was opened for reading.
+    pub times_read: u64,
+    /// How often it was opened for writing.
+    pub times_written: u64,
 }
 
 impl Pipe {
     /// An empty pipe with one reader and one writer.
     pub fn new(object: u64) -> Self {
-        Pipe { object, data: VecDeque::new(), capacity: DEFAULT_CAPACITY, readers: 1, writers: 1 }
+        Pipe {
+            object,
+            data: VecDeque::new(),
+            capacity: DEFAULT_CAPACITY,
+            readers: 1,
+            writers: 1,
+            open_read: 0,
+            open_write: 0,
+            times_read: 1,
+            times_written: 1,
+        }
     }
 
     /// Copies the oldest bytes without taking them; 0 at the end. EAGAIN when empty with a writer left.
@@ -79,22 +97,23 @@ impl Pipe {
         Ok(new)
     }
 
-    /// POLL* events of one end.
-    pub fn poll(&self, write_end: bool) -> u32 {
+    /// POLL* events of an end that reads or writes or does both; `seen` is what `times_written` was when it was opened without a writer.
+    pub fn poll(&self, reads: bool, writes: bool, seen: u64) -> u32 {
         use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
         let mut mask = 0;
-        if write_end {
+        if writes {
             if self.capacity.saturating_sub(self.data.len()) >= PIPE_BUF {
                 mask |= POLLOUT | POLLWRNORM;
             }
             if self.readers == 0 {
                 mask |= POLLERR;
             }
-        } else {
+        }
+        if reads {
             if !self.data.is_empty() {
                 mask |= POLLIN | POLLRDNORM;
             }
-            if self.writers == 0 {
+            if self.writers == 0 && self.times_written != seen {
                 mask |= POLLHUP;
             }
         }
@@ -116,19 +135,31 @@ impl Kernel {
     pub fn pipe_create(&mut self, flags: u32) -> (u64, u64) {
         let object = self.new_object();
         let pipe = self.objects.pipes.insert(Pipe::new(object));
-        let read = OpenFile { kind: FileKind::Pipe { pipe, write: false }, flags, pos: 0, refs: 1 };
-        let write =
-            OpenFile { kind: FileKind::Pipe { pipe, write: true }, flags: flags | 1, pos: 0, refs: 1 };
+        let read =
+            OpenFile { kind: FileKind::Pipe { pipe, write: false, inode: None }, flags, pos: 0, refs: 1 };
+        let write = OpenFile {
+            kind: FileKind::Pipe { pipe, write: true, inode: None },
+            flags: flags | 1,
+            pos: 0,
+            refs: 1,
+        };
         (self.files.insert(read), self.files.insert(write))
     }
 
-    /// One end of a pipe was closed: the other side learns of it; the last end frees the pipe.
-    pub fn pipe_close(&mut self, id: u64, write_end: bool) {
+    /// An end of a pipe was closed: the other side learns of it; the last end frees the pipe, or empties that of a FIFO.
+    pub fn pipe_close(&mut self, id: u64, flags: u32, named: bool) {
         let Some(pipe) = self.objects.pipes.get_mut(id) else { return };
-        let end = if write_end { &mut pipe.writers } else { &mut pipe.readers };
-        *end = end.saturating_sub(1);
+        if flags & 3 != 0 {
+            pipe.writers = pipe.writers.saturating_sub(1);
+        }
+        if flags & 3 != 1 {
+            pipe.readers = pipe.readers.saturating_sub(1);
+        }
         let (object, gone) = (pipe.object, pipe.readers == 0 && pipe.writers == 0);
-        if gone {
+        if gone && named {
+            pipe.data = VecDeque::new();
+            pipe.capacity = DEFAULT_CAPACITY;
+        } else if gone {
             self.objects.pipes.remove(id);
         }
         self.wake(crate::wait::WaitKey::Object(object));

@@ -1,6 +1,5 @@
 //! Files of proc that describe one process or thread: what they say and what writing them does.
 
-use super::FileKind;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::task::{Process, Task, TaskState};
@@ -32,6 +31,18 @@ fn mapped(maps: &str) -> u64 {
 }
 
 impl Kernel {
+    /// The number of a file system's mount, as mountinfo and statx(2) give it.
+    pub fn mount_id(&self, fs: super::inode::FsKind) -> u64 {
+        use super::inode::FsKind;
+        20 + match fs {
+            FsKind::Root => 0,
+            FsKind::Proc => 1,
+            FsKind::Sys => 2,
+            FsKind::Dev => 3,
+            FsKind::Shm => 4,
+        }
+    }
+
     /// What a file below `proc/PID` says. ESRCH when the process is gone, ENOENT for other paths.
     pub(super) fn task_text(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
         let mm = self.synth_task(path).ok_or(Errno::ESRCH)?.1.mm;
@@ -69,9 +80,9 @@ impl Kernel {
                 let fd = self.fd_tables.get(task.files).and_then(|t| t.fds.get(&n)).ok_or(Errno::ENOENT)?;
                 let open = self.files.get(fd.file).ok_or(Errno::ENOENT)?;
                 let cloexec = if fd.cloexec { linux_raw_sys::general::O_CLOEXEC } else { 0 };
-                let ino = match open.kind {
-                    FileKind::Inode(id) | FileKind::Device(_, id) => self.vfs.inode(id)?.stat.ino,
-                    _ => fd.file,
+                let ino = match open.kind.inode() {
+                    Some(id) => self.vfs.inode(id)?.stat.ino,
+                    None => fd.file,
                 };
                 format!("pos:\t{}\nflags:\t0{:o}\nmnt_id:\t20\nino:\t{ino}\n", open.pos, open.flags | cloexec)
             }

@@ -3,10 +3,10 @@
 //! A node is known by its path (`proc/1/stat`, `sys/devices/system/cpu/online`); `shape` says whether a path exists and
 //! what it is, `synth_list` what a directory holds, `synth_text` what a file says. Formats: proc(5), sysfs(5).
 
+use super::InodeId;
 use super::inode::{FsKind, Kind, S_IFDIR, S_IFLNK, S_IFREG, dtype};
 use super::ops::DirLine;
 use super::path::Link;
-use super::{FileKind, InodeId};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::u64_of;
@@ -278,9 +278,9 @@ impl Kernel {
             ["fd", n] => {
                 let n = number(n).ok_or(Errno::ENOENT)?;
                 let fd = self.fd_tables.get(task.files).and_then(|t| t.fds.get(&n)).ok_or(Errno::ENOENT)?;
-                match self.files.get(fd.file).ok_or(Errno::ENOENT)?.kind {
-                    FileKind::Inode(id) | FileKind::Device(_, id) => Ok(Link::Inode(id)),
-                    _ => Ok(Link::File(fd.file)),
+                match self.files.get(fd.file).ok_or(Errno::ENOENT)?.kind.inode() {
+                    Some(id) => Ok(Link::Inode(id)),
+                    None => Ok(Link::File(fd.file)),
                 }
             }
             _ => Err(Errno::EINVAL),

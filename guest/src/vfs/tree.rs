@@ -18,7 +18,16 @@ pub use super::inode::Vfs;
 /// O_TMPFILE includes O_DIRECTORY.
 const O_TMPFILE: u32 = g::O_TMPFILE;
 /// Flags that only matter while a file is being opened.
-const OPEN_ONLY: u32 = g::O_CREAT | g::O_EXCL | g::O_NOCTTY | g::O_TRUNC | g::O_CLOEXEC;
+pub(super) const OPEN_ONLY: u32 = g::O_CREAT | g::O_EXCL | g::O_NOCTTY | g::O_TRUNC | g::O_CLOEXEC;
+
+/// What opening a path came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A file with one reference.
+    File(u64),
+    /// A FIFO, whose opening may have to wait.
+    Fifo(InodeId),
+}
 
 impl Kernel {
     /// Makes the empty root with proc, sys, dev, run and tmp.
@@ -89,7 +98,7 @@ impl Kernel {
     /// Attributes of something that root makes now.
     pub(super) fn fresh_stat(&self, mode: u32) -> Stat {
         let now = self.now_pair();
-        Stat { mode, nlink: 1, atime: now, mtime: now, ctime: now, ..Stat::default() }
+        Stat { mode, nlink: 1, atime: now, mtime: now, ctime: now, btime: now, ..Stat::default() }
     }
 
     /// The wall clock as seconds and nanoseconds.
@@ -163,6 +172,21 @@ impl Kernel {
         flags: u32,
         mode: u32,
     ) -> Result<u64, Errno> {
+        match self.open_for(tid, (dirfd, path), flags, mode, 0)? {
+            Opening::File(file) => Ok(file),
+            Opening::Fifo(_) => Err(Errno::EACCES),
+        }
+    }
+
+    /// As [`Kernel::open_path`] for open(2) and openat2(2) with its RESOLVE_ bits: a FIFO is left to [`Kernel::fifo_open`].
+    pub fn open_for(
+        &mut self,
+        tid: Tid,
+        (dirfd, path): (i32, &[u8]),
+        flags: u32,
+        mode: u32,
+        resolve: u32,
+    ) -> Result<Opening, Errno> {
         let mut flags = flags;
         if flags & g::O_PATH != 0 {
             flags &= g::O_PATH | g::O_DIRECTORY | g::O_NOFOLLOW | g::O_CLOEXEC;
@@ -180,37 +204,41 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let exclusive = flags & (g::O_CREAT | g::O_EXCL) == (g::O_CREAT | g::O_EXCL);
-        let walk = self.resolve(tid, dirfd, path, flags & g::O_NOFOLLOW == 0 && !exclusive)?;
+        let follow = flags & g::O_NOFOLLOW == 0 && !exclusive;
+        let walk = self.resolve_within(tid, dirfd, path, follow, resolve)?;
         if let Some(file) = walk.file {
-            return self.reopen_object(file, flags);
+            return self.reopen_object(file, flags).map(Opening::File);
         }
         if tmpfile {
             let dir = self.existing(&walk)?;
             if !self.vfs.inode(dir)?.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            let id = self.create_tmpfile(tid, dir, mode)?;
-            return self.open_inode(id, flags);
+            let id = self.create_tmpfile(tid, dir, mode, flags & g::O_EXCL != 0)?;
+            return self.open_inode(id, flags).map(Opening::File);
         }
         let Some(id) = walk.inode else {
             if flags & g::O_CREAT == 0 {
                 return Err(Errno::ENOENT);
             }
-            return self.open_new(tid, &walk, flags, mode);
+            return self.open_new(tid, &walk, flags, mode).map(Opening::File);
         };
+        if flags & g::O_CREAT != 0 && walk.dir {
+            return Err(Errno::EISDIR);
+        }
         if exclusive {
             return Err(Errno::EEXIST);
         }
         let inode = self.vfs.inode(id)?;
         let is_dir = inode.is_dir();
-        if flags & g::O_CREAT != 0 && (is_dir || walk.dir) {
+        if flags & g::O_CREAT != 0 && is_dir {
             return Err(Errno::EISDIR);
         }
         if (walk.dir || flags & g::O_DIRECTORY != 0) && !is_dir {
             return Err(Errno::ENOTDIR);
         }
         if flags & g::O_PATH != 0 {
-            return self.open_inode(id, flags);
+            return self.open_inode(id, flags).map(Opening::File);
         }
         if inode.file_type() == S_IFLNK {
             return Err(Errno::ELOOP);
@@ -220,14 +248,18 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         self.check_open(tid, id, flags)?;
-        if self.vfs.inode(id)?.file_type() == S_IFREG {
+        let kind = self.vfs.inode(id)?.file_type();
+        if kind == super::inode::S_IFIFO {
+            return Ok(Opening::Fifo(id));
+        }
+        if kind == S_IFREG {
             if trunc {
                 self.inode_truncate(id, 0)?;
             } else if writes {
                 self.copy_up(id)?;
             }
         }
-        self.open_inode(id, flags)
+        self.open_inode(id, flags).map(Opening::File)
     }
 
     fn open_new(&mut self, tid: Tid, walk: &Walk, flags: u32, mode: u32) -> Result<u64, Errno> {
@@ -254,9 +286,11 @@ impl Kernel {
         }
         let inode = self.vfs.inode(id)?;
         match &inode.kind {
-            Kind::Special if matches!(inode.file_type(), S_IFCHR | super::inode::S_IFBLK) => {
-                Err(Errno::EACCES)
-            }
+            Kind::Special if inode.file_type() == super::inode::S_IFIFO => Ok(()),
+            Kind::Special if inode.file_type() == S_IFCHR => match Device::by_number(inode.stat.rdev) {
+                None | Some(Device::Tty) => Err(Errno::ENXIO),
+                Some(_) => Ok(()),
+            },
             Kind::Special | Kind::Device(Device::Tty) => Err(Errno::ENXIO),
             Kind::Work if self.process_of(tid).is_some_and(|p| p.pid != 1) => Err(Errno::EACCES),
             Kind::Synth(path) if path.ends_with("/mem") && path.starts_with("proc/") => Err(Errno::EACCES),
@@ -266,7 +300,13 @@ impl Kernel {
 
     /// Makes an open file description for an inode.
     pub(super) fn open_inode(&mut self, id: InodeId, flags: u32) -> Result<u64, Errno> {
-        let kind = match &self.vfs.inode(id)?.kind {
+        let node = self.vfs.inode(id)?;
+        let by_number = || Device::by_number(node.stat.rdev).filter(|_| node.file_type() == S_IFCHR);
+        let kind = match &node.kind {
+            Kind::Special if flags & g::O_PATH == 0 => match by_number() {
+                Some(device) => FileKind::Device(device, id),
+                None => FileKind::Inode(id),
+            },
             Kind::Device(device) if flags & g::O_PATH == 0 => FileKind::Device(*device, id),
             Kind::Work if flags & g::O_PATH == 0 => FileKind::Work,
             _ => FileKind::Inode(id),
@@ -277,14 +317,15 @@ impl Kernel {
         Ok(self.files.insert(OpenFile { kind, flags: flags & !OPEN_ONLY, pos: 0, refs: 1 }))
     }
 
-    /// Opens what /proc/self/fd/N refers to when it is no inode: the same description with one more reference.
+    /// Opens what /proc/self/fd/N refers to when it is no inode: one more end of a pipe, or the same description of a stream.
     fn reopen_object(&mut self, file: u64, flags: u32) -> Result<u64, Errno> {
         let open = self.files.get(file).ok_or(Errno::ENOENT)?;
         if flags & g::O_DIRECTORY != 0 {
             return Err(Errno::ENOTDIR);
         }
         match open.kind {
-            FileKind::Pipe { .. } | FileKind::HostStream(_) => {
+            FileKind::Pipe { pipe, .. } => self.pipe_reopen(pipe, flags),
+            FileKind::HostStream(_) => {
                 let (have, want) = (open.flags & g::O_ACCMODE, flags & g::O_ACCMODE);
                 if have != g::O_RDWR && have != want {
                     return Err(Errno::EACCES);

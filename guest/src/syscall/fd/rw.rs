@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::num::low32;
 use crate::syscall::{Context, ret, user_range};
 use crate::vfs::FileKind;
-use crate::vfs::file::{MAX_RW_COUNT, O_PATH};
+use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_PATH};
 use crate::wait::SysResult;
 
 /// One buffer as an iovec: read(2) and write(2) move at most MAX_RW_COUNT. EBADF, EFAULT: in this order, and before anything is
@@ -69,6 +69,12 @@ pub(super) fn pwrite(c: &mut Context<'_>, &[fd, va, len, pos, ..]: &[u64; 6]) ->
     c.k.file_write(c.tid, file, &from, at)
 }
 
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 16;
+const RWF_NOAPPEND: u32 = 32;
+/// Besides those, what asks for speed or durability and so for nothing here: RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_DONTCACHE.
+const RWF_KNOWN: u32 = 7 | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND | 128;
+
 pub(super) fn vectored(
     c: &mut Context<'_>,
     args: &[u64; 6],
@@ -88,10 +94,48 @@ pub(super) fn vectored(
     check_mode(c, file, write)?;
     // Linux takes the count as 32 bits.
     let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
-    if low32(flags) != 0 && iovecs.iter().any(|(_, len)| *len > 0) {
+    let flags = low32(flags);
+    if flags == 0 || iovecs.iter().all(|(_, len)| *len == 0) {
+        return if write {
+            c.k.file_write(c.tid, file, &iovecs, at)
+        } else {
+            c.k.file_read(c.tid, file, &iovecs, at)
+        };
+    }
+    if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    if write { c.k.file_write(c.tid, file, &iovecs, at) } else { c.k.file_read(c.tid, file, &iovecs, at) }
+    if flags & (RWF_APPEND | RWF_NOAPPEND) == RWF_APPEND | RWF_NOAPPEND {
+        return Err(Errno::EINVAL);
+    }
+    let f = c.k.open_file(file)?;
+    if flags & RWF_NOWAIT != 0 {
+        if !matches!(f.kind, FileKind::Inode(_) | FileKind::Pipe { .. } | FileKind::Socket(_)) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let events = if write { crate::poll::POLLOUT } else { crate::poll::POLLIN };
+        if c.k.file_poll(file) & (events | crate::poll::POLLHUP | crate::poll::POLLERR) == 0 {
+            return Err(Errno::EAGAIN);
+        }
+    }
+    if !write {
+        return c.k.file_read(c.tid, file, &iovecs, at);
+    }
+    // O_APPEND for this call alone. Such a call is not tried again: only writes to streams sleep, and for them it means nothing.
+    let append = match flags & (RWF_APPEND | RWF_NOAPPEND) {
+        0 => f.flags,
+        RWF_APPEND => f.flags | O_APPEND,
+        _ => f.flags & !O_APPEND,
+    };
+    let put = |c: &mut Context<'_>, flags: u32| {
+        if let Some(f) = c.k.files.get_mut(file) {
+            f.flags = flags;
+        }
+    };
+    put(c, append);
+    let result = c.k.file_write(c.tid, file, &iovecs, at);
+    put(c, f.flags);
+    result
 }
 
 pub(super) fn readv(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
@@ -138,11 +182,11 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
         _ => c.k.inode_stat(inode)?.size.cast_signed(),
     };
     let new = match whence {
-        // The whole file is data; the hole is at its end.
-        3 | 4 if offset < 0 || offset >= base => return Err(Errno::ENXIO),
-        3 => offset,
-        4 => base,
-        _ => base.checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+        3 | 4 => {
+            let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            c.k.inode_seek(inode, from, whence == 4)?.cast_signed()
+        }
+        _ => base.checked_add(offset).ok_or(Errno::EINVAL)?,
     };
     let new = u64::try_from(new).map_err(|_| Errno::EINVAL)?;
     if let Some(f) = c.k.files.get_mut(id) {

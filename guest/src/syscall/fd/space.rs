@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::num::low32;
 use crate::syscall::{Context, ret};
 use crate::vfs::FileKind;
+use crate::vfs::inode::S_IFREG;
 use crate::wait::SysResult;
 
 pub(super) fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
@@ -54,25 +55,52 @@ pub(super) fn ftruncate(c: &mut Context<'_>, &[fd, len, ..]: &[u64; 6]) -> SysRe
     ret(0)
 }
 
+const KEEP_SIZE: u32 = 1;
+const PUNCH_HOLE: u32 = 2;
+const COLLAPSE: u32 = 8;
+const ZERO: u32 = 16;
+const INSERT: u32 = 32;
+
 pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
+    let mode = low32(mode);
     if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
         return Err(Errno::EINVAL);
     }
-    if low32(mode) & !1 != 0 {
-        return Err(Errno::EOPNOTSUPP);
+    let keep = mode & KEEP_SIZE != 0;
+    match mode & !KEEP_SIZE {
+        0 | ZERO => {}
+        PUNCH_HOLE if keep => {}
+        COLLAPSE | INSERT if !keep => {}
+        _ => return Err(Errno::EOPNOTSUPP),
     }
-    if c.k.open_file(id)?.flags & 3 == 0 {
+    let f = c.k.open_file(id)?;
+    if f.flags & 3 == 0 {
         return Err(Errno::EBADF);
     }
-    let inode = match c.k.open_file(id)?.kind {
+    let inode = match f.kind {
         FileKind::Inode(inode) => inode,
         FileKind::Pipe { .. } => return Err(Errno::ESPIPE),
         _ => return Err(Errno::ENODEV),
     };
+    if c.k.vfs.inode(inode)?.file_type() != S_IFREG {
+        return Err(Errno::ENODEV);
+    }
     let end = offset.checked_add(len).filter(|e| e.cast_signed() >= 0).ok_or(Errno::EFBIG)?;
-    if low32(mode) == 0 && end > c.k.inode_stat(inode)?.size {
-        c.k.inode_truncate(inode, end)?;
+    match mode & !KEEP_SIZE {
+        PUNCH_HOLE => c.k.inode_punch(inode, offset, end)?,
+        COLLAPSE => c.k.inode_collapse(inode, offset, len)?,
+        INSERT => c.k.inode_insert(inode, offset, len)?,
+        what => {
+            c.k.inode_has_room(inode, offset, end)?;
+            let size = c.k.inode_stat(inode)?.size;
+            if what == ZERO && offset < size {
+                c.k.inode_punch(inode, offset, end.min(size))?;
+            }
+            if !keep && end > size {
+                c.k.inode_truncate(inode, end)?;
+            }
+        }
     }
     ret(0)
 }

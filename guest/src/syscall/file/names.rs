@@ -77,16 +77,24 @@ pub(super) fn unlinkat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 }
 
 fn rename_at(c: &mut Context<'_>, from: (u64, u64), to: (u64, u64), flags: u32) -> SysResult {
-    if flags & !(g::RENAME_NOREPLACE | g::RENAME_EXCHANGE) != 0
-        || flags == g::RENAME_NOREPLACE | g::RENAME_EXCHANGE
+    let others = g::RENAME_NOREPLACE | g::RENAME_WHITEOUT;
+    if flags & !(others | g::RENAME_EXCHANGE) != 0 || (flags & g::RENAME_EXCHANGE != 0 && flags & others != 0)
     {
         return Err(Errno::EINVAL);
+    }
+    let whiteout = flags & g::RENAME_WHITEOUT != 0;
+    if whiteout && c.k.creds_of(c.tid).euid != 0 {
+        return Err(Errno::EPERM);
     }
     let from_path = c.path(from.1)?;
     let to_path = c.path(to.1)?;
     let from = name_in(c, from.0, &from_path)?;
     let to = name_in(c, to.0, &to_path)?;
     c.k.rename(c.tid, &from, &to, flags & g::RENAME_NOREPLACE != 0, flags & g::RENAME_EXCHANGE != 0)?;
+    if whiteout && !(from.parent == to.parent && from.name == to.name) {
+        let left = Walk { inode: None, ..from };
+        c.k.create(c.tid, &left, Kind::Special, S_IFCHR, 0)?;
+    }
     ret(0)
 }
 
@@ -150,11 +158,15 @@ pub(super) fn symlinkat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     symlink_at(c, target, dirfd, path)
 }
 
-fn mknod_at(c: &mut Context<'_>, dirfd: u64, path: u64, mode: u64) -> SysResult {
+fn mknod_at(c: &mut Context<'_>, dirfd: u64, path: u64, mode: u64, dev: u64) -> SysResult {
     let mode = low32(mode) & 0xffff;
     let kind = match mode & S_IFMT {
         0 | S_IFREG => Kind::File(BTreeMap::new()),
         S_IFIFO | S_IFSOCK => Kind::Special,
+        // The number 0, 0 is no device but the whiteout of overlay file systems.
+        S_IFCHR | S_IFBLK if c.k.creds_of(c.tid).euid == 0 || (mode & S_IFMT == S_IFCHR && dev == 0) => {
+            Kind::Special
+        }
         S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
@@ -164,16 +176,17 @@ fn mknod_at(c: &mut Context<'_>, dirfd: u64, path: u64, mode: u64) -> SysResult 
     }
     let kind_bits = if mode & S_IFMT == 0 { S_IFREG } else { mode & S_IFMT };
     let mode = kind_bits | (mode & 0o7777 & !c.k.umask_of(c.tid));
-    c.k.create(c.tid, &walk, kind, mode, 0)?;
+    let rdev = if matches!(kind_bits, S_IFCHR | S_IFBLK) { u64::from(low32(dev)) } else { 0 };
+    c.k.create(c.tid, &walk, kind, mode, rdev)?;
     ret(0)
 }
 
 pub(super) fn mknod(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [path, mode, ..] = *a;
-    mknod_at(c, CWD, path, mode)
+    let [path, mode, dev, ..] = *a;
+    mknod_at(c, CWD, path, mode, dev)
 }
 
 pub(super) fn mknodat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [dirfd, path, mode, ..] = *a;
-    mknod_at(c, dirfd, path, mode)
+    let [dirfd, path, mode, dev, ..] = *a;
+    mknod_at(c, dirfd, path, mode, dev)
 }

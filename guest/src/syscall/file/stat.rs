@@ -54,15 +54,17 @@ impl Kernel {
         self.copy_out(tid, va, &b.0)
     }
 
-    fn put_statx(&mut self, tid: Tid, va: Va, s: &Stat) -> Result<(), Errno> {
+    fn put_statx(&mut self, tid: Tid, va: Va, s: &Stat, mount: u64) -> Result<(), Errno> {
         let mut b = Bytes::default();
-        b.u32(g::STATX_BASIC_STATS).u32(low32(s.blksize)).u64(0);
+        let known = s.btime != (0, 0);
+        let mask = g::STATX_BASIC_STATS | g::STATX_MNT_ID | if known { g::STATX_BTIME } else { 0 };
+        b.u32(mask).u32(low32(s.blksize)).u64(0);
         b.u32(low32(s.nlink)).u32(s.uid).u32(s.gid).u16(low16(u64::from(s.mode))).u16(0);
         b.u64(s.ino).u64(s.size).u64(s.blocks).u64(0);
-        for (secs, ns) in [s.atime, (0, 0), s.ctime, s.mtime] {
+        for (secs, ns) in [s.atime, s.btime, s.ctime, s.mtime] {
             b.u64(secs.cast_unsigned()).u32(ns).u32(0);
         }
-        b.u32(major(s.rdev)).u32(minor(s.rdev)).u32(major(s.dev)).u32(minor(s.dev));
+        b.u32(major(s.rdev)).u32(minor(s.rdev)).u32(major(s.dev)).u32(minor(s.dev)).u64(mount);
         b.0.resize(256, 0);
         self.copy_out(tid, va, &b.0)
     }
@@ -114,7 +116,11 @@ pub(super) fn statx(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let object = c.object_at_flags(dirfd, path, flags, flags & g::AT_SYMLINK_NOFOLLOW == 0)?;
     let stat = c.object_stat(object)?;
-    c.k.put_statx(c.tid, out, &stat)?;
+    let mount = match object {
+        Object::Inode(id) => c.k.mount_id(c.k.vfs.inode(id)?.fs),
+        Object::File(_) => 1,
+    };
+    c.k.put_statx(c.tid, out, &stat, mount)?;
     ret(0)
 }
 
