@@ -93,7 +93,7 @@ impl Kernel {
     /// Takes `offset..offset + len` out of a file; both in whole pages (FALLOC_FL_COLLAPSE_RANGE). EINVAL.
     pub fn inode_collapse(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), Errno> {
         let size = self.vfs.inode(inode)?.stat.size;
-        if offset % PAGE_SIZE != 0 || len % PAGE_SIZE != 0 || offset.saturating_add(len) >= size {
+        if !offset.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) || offset.saturating_add(len) >= size {
             return Err(Errno::EINVAL);
         }
         self.check_seal_size(inode, size - len)?;
@@ -110,7 +110,7 @@ impl Kernel {
     /// Makes a hole of `len` bytes at `offset`, moving what follows; both in whole pages (FALLOC_FL_INSERT_RANGE). EINVAL, EFBIG.
     pub fn inode_insert(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), Errno> {
         let size = self.vfs.inode(inode)?.stat.size;
-        if offset % PAGE_SIZE != 0 || len % PAGE_SIZE != 0 {
+        if !offset.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         let new = size.checked_add(len).filter(|n| *n <= MAX_FILE).ok_or(Errno::EFBIG)?;

@@ -55,7 +55,8 @@ impl Kernel {
             (pipe.times_written, open_read, pipe.writers > 0 || self.sleepers(open_write) > 0)
         };
         let counted = memo.is_some_and(|m| m.last() != Some(&seen));
-        if !counted && !there && !(reads && writes) {
+        let waits = !(counted || there || (reads && writes));
+        if waits {
             match (flags & O_NONBLOCK != 0, writes) {
                 (true, true) => return Err(Errno::ENXIO),
                 (true, false) => {}
