@@ -99,6 +99,26 @@ fn files() {
 }
 
 #[test]
+fn inotify() {
+    family("inotify", 190, &[]);
+}
+
+#[test]
+fn locks() {
+    family("locks", 177, &[]);
+}
+
+#[test]
+fn splice() {
+    family("splice", 119, &[]);
+}
+
+#[test]
+fn xattrs() {
+    family("xattrs", 527, &[]);
+}
+
+#[test]
 fn pipes() {
     family("pipes", 19, &[]);
 }

@@ -225,6 +225,23 @@ impl Kernel {
         files
     }
 
+    /// Takes up to `most` bytes of a stream socket for the kernel itself (splice(2)); none at the end. EAGAIN; EINVAL for other styles.
+    pub fn socket_pull(&mut self, file: u64, most: usize) -> Result<Vec<u8>, Errno> {
+        let id = self.socket_of(file)?;
+        let s = self.objects.net.get(id)?;
+        if s.style != Style::Stream {
+            return Err(Errno::EINVAL);
+        }
+        let Some(m) = s.queue.front() else {
+            return if self.empty_queue(id)?.is_some() { Ok(Vec::new()) } else { Err(Errno::EAGAIN) };
+        };
+        let bytes = m.rest().get(..most.min(m.rest().len())).unwrap_or_default().to_vec();
+        for file in self.consume_message(id, bytes.len(), false) {
+            self.file_unref(file);
+        }
+        Ok(bytes)
+    }
+
     /// read(2) from a socket. Descriptors that come with the bytes are closed.
     pub fn socket_read(&mut self, tid: Tid, file: u64, iovecs: &[(u64, u64)]) -> SysResult {
         // Linux does not even look for a message when nothing is to be read.

@@ -151,6 +151,7 @@ impl Kernel {
                 self.objects.timerfds.get(*id).map_or(POLLERR, |t| if t.ticks > 0 { POLLIN } else { 0 })
             }
             FileKind::SignalFd(id) => self.signalfd_poll(*id),
+            FileKind::Inotify(id) => self.objects.watches.queues.get(*id).map_or(POLLERR, |q| q.poll()),
             FileKind::Socket(id) => self.socket_poll(*id),
             FileKind::Work => {
                 let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
@@ -176,6 +177,9 @@ impl Kernel {
             }
             Some(FileKind::TimerFd(id)) => {
                 self.objects.timerfds.get(*id).map(|t| t.object).into_iter().collect()
+            }
+            Some(FileKind::Inotify(id)) => {
+                self.objects.watches.queues.get(*id).map(|q| q.object).into_iter().collect()
             }
             Some(FileKind::SignalFd(id)) => {
                 self.objects.signalfds.get(*id).map(|s| s.object).into_iter().collect()

@@ -7,6 +7,7 @@ use crate::num::{int, low32, u64_of, us};
 use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH};
 use crate::vfs::{FileKind, InodeId, OpenFile};
 use crate::wait::{Block, Outcome, SysResult, WaitKey};
+use linux_raw_sys::general::{IN_ACCESS, IN_MODIFY};
 
 /// Bytes moved at a time.
 const PIECE: u64 = 65536;
@@ -15,13 +16,7 @@ const MOST: u64 = 4 << 20;
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
-    Entry::partial(
-        40,
-        "sendfile",
-        &[Arg::Fd, Arg::Fd, Arg::Ptr, Arg::Uint],
-        "from files of the tree",
-        sendfile,
-    ),
+    Entry::full(40, "sendfile", &[Arg::Fd, Arg::Fd, Arg::Ptr, Arg::Uint], sendfile),
     Entry::full(
         326,
         "copy_file_range",
@@ -66,7 +61,9 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
     let (in_id, from) = end(c, input, false)?;
     let mut pos = position(c, offset, &from)?;
     let (out_id, to) = end(c, out, true)?;
-    let source = regular(c, &from).map_err(|_| Errno::EINVAL)?;
+    if !matches!(from.kind, FileKind::Device(..)) {
+        regular(c, &from).map_err(|_| Errno::EINVAL)?;
+    }
     if to.flags & O_APPEND != 0 || count.cast_signed() < 0 {
         return Err(Errno::EINVAL);
     }
@@ -74,7 +71,7 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
     let (mut done, mut out_pos) = (0u64, to.pos);
     while done < total {
         let mut buf = vec![0; us((total - done).min(PIECE))];
-        let n = c.k.inode_read(source, pos, &mut buf)?;
+        let n = c.k.file_peek(&from, pos, &mut buf)?;
         let data = buf.get(..n).unwrap_or_default();
         if data.is_empty() {
             break;
@@ -111,6 +108,10 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
             }
         }
     }
+    if done > 0 {
+        c.k.notify_file(&from, IN_ACCESS);
+        c.k.notify_file(&to, IN_MODIFY);
+    }
     set_position(c, offset, in_id, pos)?;
     if let (FileKind::Inode(_), Some(f)) = (&to.kind, c.k.files.get_mut(out_id)) {
         f.pos = out_pos;
@@ -122,8 +123,8 @@ fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flag
     let in_id = c.k.file_of(c.tid, int(input))?;
     let out_id = c.k.file_of(c.tid, int(out))?;
     let (from, to) = (c.k.open_file(in_id)?, c.k.open_file(out_id)?);
-    let mut in_pos = position(c, in_va, &from)?;
-    let mut out_pos = position(c, out_va, &to)?;
+    let mut in_pos = if in_va == 0 { from.pos } else { c.k.get_u64(c.tid, in_va)? };
+    let mut out_pos = if out_va == 0 { to.pos } else { c.k.get_u64(c.tid, out_va)? };
     if low32(flags) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -135,6 +136,9 @@ fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flag
     }
     let ends = in_pos.checked_add(count).zip(out_pos.checked_add(count));
     let (in_end, out_end) = ends.ok_or(Errno::EOVERFLOW)?;
+    if in_pos.cast_signed() < 0 || out_pos.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
     if source == target && in_pos < out_end && out_pos < in_end {
         return Err(Errno::EINVAL);
     }
@@ -158,6 +162,10 @@ fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flag
         if n < u64_of(data.len()) {
             break;
         }
+    }
+    if done > 0 {
+        c.k.notify_file(&from, IN_ACCESS);
+        c.k.notify_file(&to, IN_MODIFY);
     }
     set_position(c, in_va, in_id, in_pos)?;
     set_position(c, out_va, out_id, out_pos)?;

@@ -1,6 +1,6 @@
 //! System calls on descriptors: the table, close and duplicate; the rest by what it does in the files below.
 
-use super::{Arg, Context, Entry, Support, ret};
+use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32};
 use crate::vfs::file::O_PATH;
@@ -45,7 +45,7 @@ pub const TABLE: &[Entry] = &[
         72,
         "fcntl",
         &[Arg::Fd, Arg::Int, Arg::Hex],
-        "deadlocks of locks are not found; leases and F_SETOWN signals fail or do nothing",
+        "no leases, no F_NOTIFY, no signals by F_SETOWN",
         fcntl,
     ),
     Entry::full(73, "flock", &[Arg::Fd, Arg::Hex], super::lock::flock),
@@ -83,15 +83,7 @@ pub const TABLE: &[Entry] = &[
         pwritev2,
     ),
     Entry::full(436, "close_range", &[Arg::Uint, Arg::Uint, Arg::Hex], close_range),
-    refused(275, "splice"),
-    refused(276, "tee"),
-    refused(278, "vmsplice"),
 ];
-
-const fn refused(number: u32, name: &'static str) -> Entry {
-    let support = Support::Refused(Errno::EINVAL, "callers fall back to read and write");
-    Entry { number, name, args: &[], support, handler: |_, _| Err(Errno::EINVAL) }
-}
 
 fn nth(args: &[u64; 6], n: usize) -> u64 {
     args.get(n).copied().unwrap_or(0)
@@ -128,7 +120,7 @@ fn close_range(c: &mut Context<'_>, &[first, last, flags, ..]: &[u64; 6]) -> Sys
     let id = c.k.task(c.tid).map(|t| t.files).ok_or(Errno::EBADF)?;
     // CLOSE_RANGE_UNSHARE
     if flags & 2 != 0 && c.k.fd_tables.get(id).is_some_and(|t| t.refs > 1) {
-        let copy = c.k.fd_table_copy(id);
+        let copy = c.k.fd_table_copy(id)?;
         c.k.fd_table_release(id);
         if let Some(t) = c.k.task_mut(c.tid) {
             t.files = copy;

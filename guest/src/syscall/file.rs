@@ -48,7 +48,7 @@ const RENAME_FLAGS: Arg = Arg::Flags(&[("RENAME_NOREPLACE", 1), ("RENAME_EXCHANG
 use Arg::{DirFd, Fd, Hex, In, Int, Octal, Out, Path, Ptr, Uint};
 
 const DEVICE_NOTE: &str = "of devices only those of mem(4), null(4), full(4) and random(4) can be opened";
-const XATTR_NOTE: &str = "only user.* attributes, kept in memory";
+const XATTR_NOTE: &str = "no access control lists; attributes of lower files are not shown";
 const ROOT_NOTE: &str = "the sandbox's mounts are fixed";
 const NEW_ROOT: super::Support = super::Support::Refused(Errno::EPERM, ROOT_NOTE);
 

@@ -30,7 +30,8 @@ fn range(c: &mut Context<'_>, file: u64, b: &[u8]) -> Result<(u64, u64), Errno> 
     };
     let first = u64::try_from(first).map_err(|_| Errno::EINVAL)?;
     let last = u64::try_from(last).map_err(|_| Errno::EINVAL)?;
-    Ok((first, if len == 0 { u64::MAX } else { last }))
+    // What reaches the largest position reaches the end of the file wherever it is.
+    Ok((first, if last == i64::MAX.cast_unsigned() { u64::MAX } else { last }))
 }
 
 /// F_GETLK, F_SETLK, F_SETLKW and their F_OFD_ forms. EINVAL, EBADF, EAGAIN, ENOLCK, EFAULT.
@@ -81,7 +82,10 @@ pub fn fcntl(c: &mut Context<'_>, file: u64, cmd: u32, va: u64) -> SysResult {
 
 fn take(c: &mut Context<'_>, inode: InodeId, wanted: Record, wait: bool) -> SysResult {
     match c.k.lock_take(inode, wanted) {
-        Err(Errno::EAGAIN) if wait => Ok(Outcome::Block(Block::on(c.k.lock_key(inode)))),
+        Err(Errno::EAGAIN) if wait => {
+            c.k.lock_wait(c.tid, inode, wanted)?;
+            Ok(Outcome::Block(Block::on(c.k.lock_key(inode))))
+        }
         other => {
             other?;
             ret(0)

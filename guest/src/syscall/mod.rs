@@ -18,12 +18,14 @@ pub mod fd;
 pub mod file;
 pub mod futex;
 pub mod info;
+pub mod inotify;
 pub mod lock;
 pub mod memory;
 pub mod net;
 pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod splice;
 pub mod time;
 
 /// A handler. It may return `Outcome::Block` and is then called again with the same arguments.
@@ -125,11 +127,13 @@ const FAMILIES: &[&[Entry]] = &[
     file::TABLE,
     futex::TABLE,
     info::TABLE,
+    inotify::TABLE,
     memory::TABLE,
     net::TABLE,
     poll::TABLE,
     process::TABLE,
     signal::TABLE,
+    splice::TABLE,
     time::TABLE,
 ];
 

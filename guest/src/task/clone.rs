@@ -108,6 +108,9 @@ impl Kernel {
             return Err(Errno::EAGAIN);
         }
         let child_tid = self.alloc_tid(a.set_tid)?;
+        if a.flags & flag::FILES == 0 {
+            self.fd_table_has_room(parent.files)?;
+        }
         let mm = if a.flags & flag::VM != 0 {
             self.mm_share(parent.mm);
             parent.mm
@@ -120,7 +123,7 @@ impl Kernel {
             }
             parent.files
         } else {
-            self.fd_table_copy(parent.files)
+            self.fd_table_copy(parent.files)?
         };
         let fs = self.fs_for_child(parent.fs, a.flags & flag::FS != 0);
         let mut regs = parent.regs.clone();

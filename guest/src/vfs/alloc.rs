@@ -93,7 +93,10 @@ impl Kernel {
     /// Takes `offset..offset + len` out of a file; both in whole pages (FALLOC_FL_COLLAPSE_RANGE). EINVAL.
     pub fn inode_collapse(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), Errno> {
         let size = self.vfs.inode(inode)?.stat.size;
-        if !offset.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) || offset.saturating_add(len) >= size {
+        if !offset.is_multiple_of(PAGE_SIZE)
+            || !len.is_multiple_of(PAGE_SIZE)
+            || offset.saturating_add(len) >= size
+        {
             return Err(Errno::EINVAL);
         }
         self.check_seal_size(inode, size - len)?;

@@ -3,7 +3,9 @@
 use super::FileKind;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::num::u64_of;
 use crate::task::{Fd, FdTable, Tid};
+use linux_raw_sys::general::{IN_CLOSE_NOWRITE, IN_CLOSE_WRITE};
 
 /// RLIMIT_NOFILE.
 const RLIMIT_NOFILE: u32 = 7;
@@ -12,7 +14,23 @@ const DEFAULT_NOFILE: u64 = 1024;
 /// Descriptors are never numbered from here on, whatever the limit (/proc/sys/fs/nr_open).
 const NR_OPEN: u64 = 1 << 20;
 
+/// Bytes of the memory limit for each descriptor that may be open in the sandbox, all processes together; the table of a million takes
+/// the host some 50 MiB.
+const MEMORY_PER_DESCRIPTOR: u64 = 1024;
+
 impl Kernel {
+    /// Descriptors that may be open in the sandbox (/proc/sys/fs/file-max): the limit of each process is up to a million, and a fork
+    /// copies its table.
+    pub fn descriptor_limit(&self) -> u64 {
+        (self.limits.memory / MEMORY_PER_DESCRIPTOR).clamp(1 << 16, 1 << 20)
+    }
+
+    /// Whether `more` descriptors may be opened. ENFILE.
+    fn room_for_descriptors(&self, more: usize) -> Result<(), Errno> {
+        let after = self.objects.descriptors.saturating_add(u64_of(more));
+        if after > self.descriptor_limit() { Err(Errno::ENFILE) } else { Ok(()) }
+    }
+
     /// First descriptor number that the task may not use.
     pub fn fd_limit(&self, tid: Tid) -> u32 {
         let soft =
@@ -46,6 +64,7 @@ impl Kernel {
     /// As [`Kernel::install_fd`], at `from` or above.
     pub fn install_fd_from(&mut self, tid: Tid, file: u64, cloexec: bool, from: u32) -> Result<u32, Errno> {
         let limit = self.fd_limit(tid);
+        let room = self.room_for_descriptors(1);
         let placed = self.table_mut(tid).and_then(|table| {
             let mut free = from.max(table.full_below);
             for used in table.fds.range(free..).map(|(n, _)| *n) {
@@ -57,14 +76,16 @@ impl Kernel {
             if free >= limit {
                 return Err(Errno::EMFILE);
             }
+            room?;
             if from <= table.full_below {
                 table.full_below = free.saturating_add(1);
             }
             table.fds.insert(free, Fd { file, cloexec });
             Ok(free)
         });
-        if placed.is_err() {
-            self.file_unref(file);
+        match placed {
+            Ok(_) => self.objects.descriptors += 1,
+            Err(_) => self.file_unref(file),
         }
         placed
     }
@@ -74,6 +95,7 @@ impl Kernel {
         let table = self.table_mut(tid)?;
         let entry = table.fds.remove(&fd).ok_or(Errno::EBADF)?;
         table.full_below = table.full_below.min(fd);
+        self.descriptors_gone(1);
         self.posix_close(tid, entry.file);
         self.file_unref(entry.file);
         Ok(())
@@ -85,13 +107,21 @@ impl Kernel {
             return Err(Errno::EBADF);
         }
         let file = self.file_of(tid, old)?;
+        self.room_for_descriptors(1)?;
         self.file_ref(file);
         let replaced = self.table_mut(tid)?.fds.insert(new, Fd { file, cloexec });
-        if let Some(entry) = replaced {
-            self.posix_close(tid, entry.file);
-            self.file_unref(entry.file);
+        match replaced {
+            Some(entry) => {
+                self.posix_close(tid, entry.file);
+                self.file_unref(entry.file);
+            }
+            None => self.objects.descriptors += 1,
         }
         Ok(())
+    }
+
+    fn descriptors_gone(&mut self, n: usize) {
+        self.objects.descriptors = self.objects.descriptors.saturating_sub(u64_of(n));
     }
 
     /// A process that closes any descriptor of a file gives up its locks there (fcntl(2)).
@@ -124,6 +154,7 @@ impl Kernel {
         }
         let Some(f) = self.files.remove(file) else { return };
         self.epoll_forget_file(file);
+        self.notify_file(&f, if f.flags & 3 == 0 { IN_CLOSE_NOWRITE } else { IN_CLOSE_WRITE });
         if let Some(inode) = f.kind.inode() {
             self.lock_file_closed(inode, file);
         }
@@ -143,6 +174,7 @@ impl Kernel {
                 self.objects.streams.remove(id);
             }
             FileKind::TimerFd(id) => self.timerfd_close(id),
+            FileKind::Inotify(id) => self.inotify_close(id),
             FileKind::SignalFd(id) => {
                 self.objects.signalfds.remove(id);
             }
@@ -156,9 +188,20 @@ impl Kernel {
         self.fd_tables.insert(FdTable { refs: 1, ..Default::default() })
     }
 
-    /// A copy of a descriptor table with one user (fork without CLONE_FILES).
-    pub fn fd_table_copy(&mut self, table: u64) -> u64 {
+    /// A copy of a descriptor table with one user (fork without CLONE_FILES). ENFILE.
+    pub fn fd_table_copy(&mut self, table: u64) -> Result<u64, Errno> {
+        self.fd_table_has_room(table)?;
+        Ok(self.fd_table_copy_anyway(table))
+    }
+
+    /// Whether a table may be copied. ENFILE.
+    pub fn fd_table_has_room(&self, table: u64) -> Result<(), Errno> {
+        self.room_for_descriptors(self.fd_tables.get(table).map_or(0, |t| t.fds.len()))
+    }
+
+    fn fd_table_copy_anyway(&mut self, table: u64) -> u64 {
         let copy = self.fd_tables.get(table).cloned().unwrap_or_default();
+        self.objects.descriptors += u64_of(copy.fds.len());
         for entry in copy.fds.values() {
             self.file_ref(entry.file);
         }
@@ -173,6 +216,7 @@ impl Kernel {
             return;
         }
         let fds = self.fd_tables.remove(table).map(|t| t.fds).unwrap_or_default();
+        self.descriptors_gone(fds.len());
         for entry in fds.values() {
             self.file_unref(entry.file);
         }
@@ -182,7 +226,9 @@ impl Kernel {
     pub fn fd_table_exec(&mut self, tid: Tid) {
         let Some(mut id) = self.task(tid).map(|t| t.files) else { return };
         if self.fd_tables.get(id).is_some_and(|t| t.refs > 1) {
-            let copy = self.fd_table_copy(id);
+            // The table was one of few shared by threads that are gone by now, so there is room for a copy; without it the new program
+            // would have none at all.
+            let copy = self.fd_table_copy_anyway(id);
             self.fd_table_release(id);
             id = copy;
             if let Some(task) = self.task_mut(tid) {
@@ -193,6 +239,7 @@ impl Kernel {
         let gone: Vec<u64> = table.fds.values().filter(|e| e.cloexec).map(|e| e.file).collect();
         table.fds.retain(|_, e| !e.cloexec);
         table.full_below = 0;
+        self.descriptors_gone(gone.len());
         for file in gone {
             self.posix_close(tid, file);
             self.file_unref(file);
@@ -202,6 +249,7 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
+    use crate::errno::Errno;
     use crate::kernel::{Kernel, Limits};
     use crate::platform::fake::FakePlatform;
     use proptest::prelude::*;
@@ -236,6 +284,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A process may have a million descriptors and a sandbox many processes: without a limit for all of them the copies of a fork bomb
+    /// filled the host's memory.
+    #[test]
+    fn all_tables_together_have_a_limit() {
+        let mut k = kernel();
+        let most = k.descriptor_limit();
+        assert_eq!(most, 1 << 20);
+        k.limits.memory = 64 << 20;
+        assert_eq!(k.descriptor_limit(), 1 << 16);
+        k.process_of_mut(1).unwrap().rlimits.insert(7, (1 << 20, 1 << 20));
+        let file = k.epoll_create_file();
+        for _ in 0..40_000 {
+            k.file_ref(file);
+            k.install_fd(1, file, false).unwrap();
+        }
+        let table = k.task(1).unwrap().files;
+        assert_eq!(k.fd_table_copy(table), Err(Errno::ENFILE));
+        for _ in 40_000..1 << 16 {
+            k.file_ref(file);
+            k.install_fd(1, file, false).unwrap();
+        }
+        k.file_ref(file);
+        assert_eq!(k.install_fd(1, file, false), Err(Errno::ENFILE));
+        assert_eq!(k.fd_dup_to(1, 0, 70_000, false), Err(Errno::ENFILE));
+        k.fd_close(1, 5).unwrap();
+        k.file_ref(file);
+        assert_eq!(k.install_fd(1, file, false), Ok(5));
+        k.fd_table_release(table);
+        assert_eq!(k.objects.descriptors, 0);
     }
 
     /// 300,000 descriptors one by one: walking the table for each took minutes.

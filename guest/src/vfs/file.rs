@@ -13,6 +13,7 @@ use crate::signal::SigInfo;
 use crate::store::Store;
 use crate::task::Tid;
 use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
+use linux_raw_sys::general::{IN_ACCESS, IN_MODIFY};
 use serde::{Deserialize, Serialize};
 
 /// Most bytes that one call moves (read(2)).
@@ -43,8 +44,12 @@ pub struct Files {
     pub timerfds: Store<super::timerfd::TimerFd>,
     /// Sets of signals.
     pub signalfds: Store<super::signalfd::SignalFd>,
+    /// inotify(7).
+    pub watches: super::inotify::Watches,
     /// Advisory locks.
     pub locks: super::lock::Locks,
+    /// Descriptors open in all tables.
+    pub descriptors: u64,
     /// Sockets.
     pub net: crate::net::Net,
 }
@@ -98,6 +103,7 @@ impl Kernel {
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
             Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
+            Some(FileKind::Inotify(_)) => b"anon_inode:inotify".to_vec(),
             Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
             Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
@@ -133,7 +139,9 @@ impl Kernel {
                 *to = self.objects.timerfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) => Err(Errno::EINVAL),
+            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) | FileKind::Inotify(_) => {
+                Err(Errno::EINVAL)
+            }
             FileKind::HostStream(id) => {
                 let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
                 let (result, object) = (s.read(buf), s.object_in);
@@ -189,7 +197,11 @@ impl Kernel {
                 e.add(u64::from_le_bytes(*value))?;
                 (8, e.object)
             }
-            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
+            FileKind::Epoll(_)
+            | FileKind::Socket(_)
+            | FileKind::TimerFd(_)
+            | FileKind::Inotify(_)
+            | FileKind::SignalFd(_) => {
                 return Err(Errno::EINVAL);
             }
             FileKind::HostStream(id) => {
@@ -277,6 +289,9 @@ impl Kernel {
         if let FileKind::Socket(_) = f.kind {
             return self.socket_read(tid, file, iovecs);
         }
+        if let FileKind::Inotify(id) = f.kind {
+            return self.inotify_read(tid, &f, id, iovecs);
+        }
         if let FileKind::SignalFd(id) = f.kind {
             return self.signalfd_read(tid, &f, id, iovecs);
         }
@@ -327,6 +342,9 @@ impl Kernel {
         }
         if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
             f.pos = pos;
+        }
+        if done > 0 {
+            self.notify_file(&f, IN_ACCESS);
         }
         Ok(Outcome::Return(done))
     }
@@ -403,6 +421,9 @@ impl Kernel {
         if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
             f.pos = pos;
         }
+        if done > 0 {
+            self.notify_file(&f, IN_MODIFY);
+        }
         Ok(Outcome::Return(done))
     }
 
@@ -433,9 +454,11 @@ impl Kernel {
             | FileKind::Device(_, inode)
             | FileKind::Pipe { inode: Some(inode), .. } => self.inode_stat(inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
-            FileKind::EventFd(_) | FileKind::Epoll(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => {
-                Ok(anon)
-            }
+            FileKind::EventFd(_)
+            | FileKind::Epoll(_)
+            | FileKind::TimerFd(_)
+            | FileKind::Inotify(_)
+            | FileKind::SignalFd(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
             FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),

@@ -1,9 +1,10 @@
 //! Advisory file locks: fcntl(2) records of processes and of open file descriptions, and flock(2). One list per inode; a lock
-//! is a range of bytes with an owner. Deadlocks between processes are not looked for.
+//! is a range of bytes with an owner. Processes that would wait for each other in a ring are told so.
 
 use super::InodeId;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::task::{TaskState, Tid};
 use crate::wait::WaitKey;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,9 +44,9 @@ pub struct InodeLocks {
     records: Vec<Record>,
 }
 
-/// All locks.
+/// All locks, and what processes wait for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Locks(BTreeMap<InodeId, InodeLocks>);
+pub struct Locks(BTreeMap<InodeId, InodeLocks>, BTreeMap<Tid, (InodeId, Record)>);
 
 fn clash(a: &Record, b: &Record) -> bool {
     let flock = |o: Owner| matches!(o, Owner::Flock(_));
@@ -108,6 +109,34 @@ impl Kernel {
         }
         // A write lock that became a read lock lets others in.
         self.lock_wake(inode);
+        Ok(())
+    }
+
+    /// Remembers what a task is about to wait for. EDEADLK when the process that has it waits, by way of others perhaps, for this one's.
+    pub fn lock_wait(&mut self, tid: Tid, inode: InodeId, wanted: Record) -> Result<(), Errno> {
+        let Owner::Process(me) = wanted.owner else { return Ok(()) };
+        let tasks = &self.tasks;
+        self.objects.locks.1.retain(|t, _| {
+            tasks.get(t).is_some_and(|t| matches!(&t.state, TaskState::Blocked(_)) && t.syscall.is_some())
+        });
+        let mut seen: Vec<u32> = Vec::new();
+        let mut todo = vec![(inode, wanted)];
+        while let Some((inode, wanted)) = todo.pop() {
+            let Some(list) = self.objects.locks.0.get(&inode) else { continue };
+            for r in list.records.iter().filter(|r| clash(r, &wanted)) {
+                let Owner::Process(pid) = r.owner else { continue };
+                if pid == me {
+                    return Err(Errno::EDEADLK);
+                }
+                if seen.contains(&pid) {
+                    continue;
+                }
+                seen.push(pid);
+                let waits = self.objects.locks.1.values();
+                todo.extend(waits.filter(|(_, w)| w.owner == Owner::Process(pid)).copied());
+            }
+        }
+        self.objects.locks.1.insert(tid, (inode, wanted));
         Ok(())
     }
 

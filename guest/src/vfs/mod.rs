@@ -15,6 +15,7 @@ pub mod fdtable;
 mod fifo;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod lock;
 mod lower;
 pub mod memfd;
@@ -86,6 +87,8 @@ pub enum FileKind {
     TimerFd(u64),
     /// Signals (a key of `Files::signalfds`).
     SignalFd(u64),
+    /// A queue of inotify(7) (a key of `Watches::queues`).
+    Inotify(u64),
     /// A socket (a key of `Net::sockets`).
     Socket(u64),
     /// The work channel.

@@ -7,6 +7,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::u64_of;
 use crate::task::{Creds, Tid};
+use linux_raw_sys::general as g;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
@@ -47,6 +48,7 @@ impl Kernel {
         let is_dir = stat.mode & super::inode::S_IFMT == S_IFDIR;
         let id = self.bind_new(walk.parent, &walk.name, kind, Stat { rdev, ..stat }, fs)?;
         self.touch_dir(walk.parent, i64::from(is_dir));
+        self.notify_name(walk.parent, &walk.name, is_dir, g::IN_CREATE);
         Ok(id)
     }
 
@@ -150,6 +152,7 @@ impl Kernel {
             })
             .collect();
         for id in gone {
+            self.notify_gone(id);
             self.fifo_forget(id);
             let limited = self.is_limited(id);
             let pages = self.vfs.drop_inode(id);
@@ -191,7 +194,10 @@ impl Kernel {
         }
         self.vfs.dir_mut(walk.parent)?.remove(&walk.name);
         self.touch_dir(walk.parent, 0);
-        self.unlink_inode(id)
+        self.notify_inode(id, g::IN_ATTRIB, b"", 0);
+        self.unlink_inode(id)?;
+        self.notify_name(walk.parent, &walk.name, false, g::IN_DELETE);
+        Ok(())
     }
 
     /// As `may_change` for a name that exists: proc refuses with EPERM.
@@ -222,7 +228,9 @@ impl Kernel {
         }
         self.vfs.dir_mut(walk.parent)?.remove(&walk.name);
         self.touch_dir(walk.parent, -1);
-        self.unlink_inode(id)
+        self.unlink_inode(id)?;
+        self.notify_name(walk.parent, &walk.name, true, g::IN_DELETE);
+        Ok(())
     }
 
     fn is_empty_dir(&mut self, id: InodeId) -> Result<bool, Errno> {
@@ -262,6 +270,8 @@ impl Kernel {
         self.vfs.upper_count += u64::from(more);
         self.vfs.dir_mut(walk.parent)?.set(&walk.name, Target::Inode(inode));
         self.touch_dir(walk.parent, 0);
+        self.notify_inode(inode, g::IN_ATTRIB, b"", 0);
+        self.notify_name(walk.parent, &walk.name, false, g::IN_CREATE);
         Ok(())
     }
 
@@ -332,9 +342,23 @@ impl Kernel {
         node.parent = to.parent;
         node.name.clone_from(&to.name);
         node.stat.ctime = now;
+        self.notify_move((from.parent, &from.name), (to.parent, &to.name), source);
         match to.inode {
-            Some(target) if !swap => self.unlink_inode(target),
-            _ => Ok(()),
+            Some(target) if swap => {
+                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                self.notify_move((to.parent, &to.name), (from.parent, &from.name), target);
+                self.notify_inode(target, g::IN_MOVE_SELF, b"", 0);
+                Ok(())
+            }
+            Some(target) => {
+                self.notify_inode(target, g::IN_ATTRIB, b"", 0);
+                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                self.unlink_inode(target)
+            }
+            None => {
+                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                Ok(())
+            }
         }
     }
 

@@ -72,6 +72,13 @@ const FIXED: &[&str] = &[
     "proc/sys/vm/overcommit_memory",
     "proc/sys/fs/",
     "proc/sys/fs/file-max",
+    "proc/sys/fs/file-nr",
+    "proc/sys/fs/nr_open",
+    "proc/sys/fs/pipe-max-size",
+    "proc/sys/fs/inotify/",
+    "proc/sys/fs/inotify/max_queued_events",
+    "proc/sys/fs/inotify/max_user_instances",
+    "proc/sys/fs/inotify/max_user_watches",
     "sys/devices/",
     "sys/devices/system/",
     "sys/devices/system/cpu/",
@@ -424,7 +431,19 @@ impl Kernel {
             ["proc", "sys", "vm", "overcommit_memory"] => "1\n".into(),
             ["proc", "sys", "vm", "max_map_count"] => "65530\n".into(),
             ["proc", "sys", "vm", "mmap_min_addr"] => "65536\n".into(),
-            ["proc", "sys", "fs", "file-max"] => "1048576\n".into(),
+            ["proc", "sys", "fs", "file-max"] => format!("{}\n", self.descriptor_limit()),
+            ["proc", "sys", "fs", "file-nr"] => {
+                format!("{}\t0\t{}\n", self.files.len(), self.descriptor_limit())
+            }
+            ["proc", "sys", "fs", "nr_open"] => "1048576\n".into(),
+            ["proc", "sys", "fs", "pipe-max-size"] => format!("{}\n", super::pipe::MAX_CAPACITY),
+            ["proc", "sys", "fs", "inotify", "max_queued_events"] => "16384\n".into(),
+            ["proc", "sys", "fs", "inotify", "max_user_instances"] => {
+                format!("{}\n", super::inotify::MAX_QUEUES)
+            }
+            ["proc", "sys", "fs", "inotify", "max_user_watches"] => {
+                format!("{}\n", super::inotify::MAX_WATCHES)
+            }
             ["sys", "devices", "system", "cpu", "online" | "possible" | "present"] => range,
             ["sys", "devices", "system", "cpu", cpu, "topology", name] => {
                 let n = number(cpu.strip_prefix("cpu")?)?;

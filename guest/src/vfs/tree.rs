@@ -259,7 +259,11 @@ impl Kernel {
                 self.copy_up(id)?;
             }
         }
-        self.open_inode(id, flags).map(Opening::File)
+        let file = self.open_inode(id, flags)?;
+        if trunc && kind == S_IFREG {
+            self.notify_both(id, g::IN_MODIFY);
+        }
+        Ok(Opening::File(file))
     }
 
     fn open_new(&mut self, tid: Tid, walk: &Walk, flags: u32, mode: u32) -> Result<u64, Errno> {
@@ -313,6 +317,9 @@ impl Kernel {
         };
         if kind != FileKind::Work {
             self.inode_open_count(id, 1);
+        }
+        if flags & g::O_PATH == 0 {
+            self.notify_both(id, g::IN_OPEN);
         }
         Ok(self.files.insert(OpenFile { kind, flags: flags & !OPEN_ONLY, pos: 0, refs: 1 }))
     }

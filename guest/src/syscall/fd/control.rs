@@ -80,6 +80,10 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
             }
             ret(u64_of(size))
         }
+        // F_GETLEASE: there are none. F_SETLEASE and F_NOTIFY fail as on file systems and kernels without them.
+        1025 if matches!(f.kind, FileKind::Inode(_)) => ret(2),
+        // F_DUPFD_QUERY
+        1027 => ret(u64::from(c.k.file_of(c.tid, int(arg))? == entry.file)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -101,6 +105,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
                 }
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
+                FileKind::Inotify(id) => c.k.objects.watches.queues.get(id).map_or(0, |q| q.pending()),
                 FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
             };

@@ -168,6 +168,9 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
     if whence > 4 {
         return Err(Errno::EINVAL);
     }
+    if matches!(c.k.open_file(id)?.kind, FileKind::Inotify(_)) {
+        return ret(0);
+    }
     if c.k.file_is_stream(id) {
         return Err(Errno::ESPIPE);
     }

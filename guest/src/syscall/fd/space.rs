@@ -7,6 +7,7 @@ use crate::syscall::{Context, ret};
 use crate::vfs::FileKind;
 use crate::vfs::inode::S_IFREG;
 use crate::wait::SysResult;
+use linux_raw_sys::general::IN_MODIFY;
 
 pub(super) fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
     inode(c, fd)?;
@@ -52,6 +53,7 @@ pub(super) fn ftruncate(c: &mut Context<'_>, &[fd, len, ..]: &[u64; 6]) -> SysRe
         return Err(Errno::EINVAL);
     }
     c.k.inode_truncate(inode, len)?;
+    c.k.notify_both(inode, IN_MODIFY);
     ret(0)
 }
 
@@ -102,5 +104,6 @@ pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64
             }
         }
     }
+    c.k.notify_both(inode, IN_MODIFY);
     ret(0)
 }

@@ -50,6 +50,7 @@ fn change_mode(c: &mut Context<'_>, object: Object, mode: u64) -> SysResult {
     }
     node.stat.mode = (node.stat.mode & S_IFMT) | mode;
     node.stat.ctime = now;
+    c.k.notify_both(id, g::IN_ATTRIB);
     ret(0)
 }
 
@@ -112,6 +113,9 @@ fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysR
         }
     }
     node.stat.ctime = now;
+    if uid != NO_ID || gid != NO_ID {
+        c.k.notify_both(id, g::IN_ATTRIB);
+    }
     ret(0)
 }
 
@@ -157,6 +161,7 @@ pub(super) fn truncate(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let creds = c.k.creds_of(c.tid);
     c.k.permission(&creds, id, MAY_WRITE)?;
     c.k.inode_truncate(id, len)?;
+    c.k.notify_both(id, g::IN_MODIFY);
     ret(0)
 }
 
@@ -184,6 +189,12 @@ fn set_times(c: &mut Context<'_>, object: Object, times: [NewTime; 2]) -> SysRes
         }
     }
     stat.ctime = now;
+    let event = match times.map(|t| t != NewTime::Keep) {
+        [true, true] => g::IN_ATTRIB,
+        [true, false] => g::IN_ACCESS,
+        _ => g::IN_MODIFY,
+    };
+    c.k.notify_both(id, event);
     ret(0)
 }
 

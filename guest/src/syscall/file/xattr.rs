@@ -1,4 +1,5 @@
-//! Extended attributes: `user.*`, kept with the inode in memory.
+//! Extended attributes (xattr(7)): `user.*`, `trusted.*` and `security.*`, kept with the inode in memory. There are no access control
+//! lists, and attributes of lower files are not shown.
 
 use super::{CWD, Object};
 use crate::errno::Errno;
@@ -21,22 +22,58 @@ fn name(c: &mut Context<'_>, va: u64) -> Result<Vec<u8>, Errno> {
     if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
 }
 
-/// The inode, if it can hold attributes of this name. EOPNOTSUPP.
+/// What a name's first part means (xattr(7)).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    User,
+    Trusted,
+    Security,
+}
+
+/// The name space of a name. EOPNOTSUPP for those that no file system here has, EINVAL for a space without a name.
+fn space(name: &[u8]) -> Result<Space, Errno> {
+    for (prefix, space) in
+        [(&b"user."[..], Space::User), (b"trusted.", Space::Trusted), (b"security.", Space::Security)]
+    {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            return if rest.is_empty() { Err(Errno::EINVAL) } else { Ok(space) };
+        }
+    }
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// The inode, if it can hold attributes of this name and the caller may use them so. EOPNOTSUPP, EINVAL, EPERM, EACCES, ENODATA.
 fn holder(c: &mut Context<'_>, object: Object, name: &[u8], mask: u32) -> Result<u64, Errno> {
-    let id = object.inode(Errno::EOPNOTSUPP)?;
+    let nameless = match (name.starts_with(b"user."), mask == MAY_WRITE) {
+        (true, true) => Errno::EPERM,
+        (true, false) => Errno::ENODATA,
+        _ => Errno::EOPNOTSUPP,
+    };
+    let id = object.inode(nameless)?;
     let node = c.k.vfs.inode(id)?;
-    if matches!(node.kind, Kind::Synth(_)) {
+    let file_type = node.file_type();
+    let writes = mask == MAY_WRITE;
+    let creds = c.k.creds_of(c.tid);
+    let root = creds.euid == 0;
+    if name.starts_with(b"trusted.") && !root {
+        return Err(if writes { Errno::EPERM } else { Errno::ENODATA });
+    }
+    if name.starts_with(b"user.") {
+        if !matches!(file_type, S_IFREG | S_IFDIR) {
+            return Err(if writes { Errno::EPERM } else { Errno::ENODATA });
+        }
+        let owner = creds.fsuid == 0 || creds.fsuid == node.stat.uid;
+        if writes && file_type == S_IFDIR && node.stat.mode & 0o1000 != 0 && !owner {
+            return Err(Errno::EPERM);
+        }
+        c.k.permission(&creds, id, mask)?;
+    }
+    if matches!(c.k.vfs.inode(id)?.kind, Kind::Synth(_)) {
         return Err(Errno::EOPNOTSUPP);
     }
-    if !name.starts_with(b"user.") || name == b"user." {
-        let quiet = mask == MAY_READ && (name.starts_with(b"security.") || name.starts_with(b"trusted."));
-        return Err(if quiet { Errno::ENODATA } else { Errno::EOPNOTSUPP });
+    if space(name)? == Space::Security && writes && !root {
+        return Err(Errno::EPERM);
     }
-    if !matches!(node.file_type(), S_IFREG | S_IFDIR) {
-        return Err(if mask == MAY_READ { Errno::ENODATA } else { Errno::EPERM });
-    }
-    let creds = c.k.creds_of(c.tid);
-    c.k.permission(&creds, id, mask)?;
     Ok(id)
 }
 
@@ -44,8 +81,11 @@ fn total(node: &Inode) -> usize {
     node.xattrs.iter().map(|(k, v)| k.len() + v.len() + 1).sum()
 }
 
-fn set(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
-    let [_, key, value, size, flags, _] = *a;
+/// Finds what a call is about, once its other arguments are known to be good.
+type Find = fn(&mut Context<'_>, u64) -> Result<Object, Errno>;
+
+fn set(c: &mut Context<'_>, find: Find, a: &[u64; 6]) -> SysResult {
+    let [at, key, value, size, flags, _] = *a;
     let flags = low32(flags);
     if flags & !(g::XATTR_CREATE | g::XATTR_REPLACE) != 0 {
         return Err(Errno::EINVAL);
@@ -55,6 +95,7 @@ fn set(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
         return Err(Errno::E2BIG);
     }
     let value = c.k.copy_in_vec(c.tid, value, us(size))?;
+    let object = find(c, at)?;
     let id = holder(c, object, &key, MAY_WRITE)?;
     let now = c.k.now_pair();
     let node = c.k.vfs.inode_mut(id)?;
@@ -74,6 +115,7 @@ fn set(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
     let node = c.k.vfs.inode_mut(id)?;
     node.xattrs.insert(key, value);
     node.stat.ctime = now;
+    c.k.notify_both(id, g::IN_ATTRIB);
     ret(0)
 }
 
@@ -88,19 +130,22 @@ fn give(c: &mut Context<'_>, data: &[u8], out: u64, size: u64) -> SysResult {
     ret(u64_of(data.len()))
 }
 
-fn get(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
-    let [_, key, out, size, ..] = *a;
+fn get(c: &mut Context<'_>, find: Find, a: &[u64; 6]) -> SysResult {
+    let [at, key, out, size, ..] = *a;
     let key = name(c, key)?;
+    let object = find(c, at)?;
     let id = holder(c, object, &key, MAY_READ)?;
     let value = c.k.vfs.inode(id)?.xattrs.get(&key).cloned().ok_or(Errno::ENODATA)?;
     give(c, &value, out, size)
 }
 
-fn list(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
-    let [_, out, size, ..] = *a;
+fn list(c: &mut Context<'_>, find: Find, a: &[u64; 6]) -> SysResult {
+    let [at, out, size, ..] = *a;
+    let object = find(c, at)?;
     let mut all = Vec::new();
+    let root = c.k.creds_of(c.tid).euid == 0;
     if let Object::Inode(id) = object {
-        for key in c.k.vfs.inode(id)?.xattrs.keys() {
+        for key in c.k.vfs.inode(id)?.xattrs.keys().filter(|k| root || !k.starts_with(b"trusted.")) {
             all.extend_from_slice(key);
             all.push(0);
         }
@@ -108,31 +153,30 @@ fn list(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
     give(c, &all, out, size)
 }
 
-fn remove(c: &mut Context<'_>, object: Object, a: &[u64; 6]) -> SysResult {
-    let [_, key, ..] = *a;
+fn remove(c: &mut Context<'_>, find: Find, a: &[u64; 6]) -> SysResult {
+    let [at, key, ..] = *a;
     let key = name(c, key)?;
+    let object = find(c, at)?;
     let id = holder(c, object, &key, MAY_WRITE)?;
-    let value = c.k.vfs.inode_mut(id)?.xattrs.remove(&key).ok_or(Errno::ENODATA)?;
+    let now = c.k.now_pair();
+    let node = c.k.vfs.inode_mut(id)?;
+    let value = node.xattrs.remove(&key).ok_or(Errno::ENODATA)?;
+    node.stat.ctime = now;
     c.k.vfs.uncharge(key.len() + value.len() + 1);
+    c.k.notify_both(id, g::IN_ATTRIB);
     ret(0)
 }
 
 macro_rules! family {
     ($($what:ident: $by_path:ident $by_link:ident $by_fd:ident;)*) => {$(
         pub(super) fn $by_path(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-            let [path, ..] = *a;
-            let object = c.object_at_flags(CWD, path, 0, true)?;
-            $what(c, object, a)
+            $what(c, |c, path| c.object_at_flags(CWD, path, 0, true), a)
         }
         pub(super) fn $by_link(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-            let [path, ..] = *a;
-            let object = c.object_at_flags(CWD, path, 0, false)?;
-            $what(c, object, a)
+            $what(c, |c, path| c.object_at_flags(CWD, path, 0, false), a)
         }
         pub(super) fn $by_fd(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-            let [fd, ..] = *a;
-            let object = c.open_object(int(fd))?;
-            $what(c, object, a)
+            $what(c, |c, fd| c.open_object(int(fd)), a)
         }
     )*};
 }
