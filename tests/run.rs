@@ -385,3 +385,38 @@ fn a_program_that_waits_for_nothing_is_said_to_be_stuck_or_can_be_ended() {
     assert!(start.elapsed() < Duration::from_secs(10));
     survived(&finish(&mut run_command(&[], "/bin/true".as_ref(), &[]), b"", LIMIT), "true");
 }
+
+#[test]
+fn a_summary_lists_calls_and_what_was_refused_although_linux_has_it() {
+    let asker = program("refused", Link::Static);
+    let outcome = guest(&["--summary", "--json"], &asker, &[], b"");
+    let stats = outcome.stats();
+    let mut refused: Vec<String> = (stats["refused"].as_array().unwrap().iter())
+        .map(|r| {
+            format!("{} x{} in {}", r["text"].as_str().unwrap(), r["count"], r["program"].as_str().unwrap())
+        })
+        .collect();
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "clone flags 0x20000000: EPERM x1 in asker",
+            "io_uring_setup: ENOSYS x3 in asker",
+            "prctl option 22 (PR_SET_SECCOMP): EINVAL x1 in asker",
+            "setsockopt level, option 1, 26 (SO_ATTACH_FILTER): ENOPROTOOPT x1 in asker",
+            "socket family, type, protocol 17, 3, 0 (AF_PACKET): EAFNOSUPPORT x1 in asker",
+            "socket family, type, protocol 2, 1, 132 (AF_INET): EPROTONOSUPPORT x1 in asker",
+        ]
+    );
+    let prctl = &stats["calls"]["prctl"];
+    assert_eq!((prctl["calls"].as_u64(), prctl["errors"].as_u64()), (Some(3), Some(2)), "{prctl}");
+    assert!(prctl["ns"].as_u64() > Some(0), "{prctl}");
+
+    let outcome = guest(&["--summary", "--strace"], &asker, &[], b"");
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    assert!(lines.iter().any(|line| line.contains("prctl(12345")), "{}", outcome.stderr);
+    assert!(lines.iter().any(|line| line.ends_with("  total")), "{}", outcome.stderr);
+    assert!(lines.contains(&"        3  io_uring_setup: ENOSYS, in asker"), "{}", outcome.stderr);
+    let outcome = guest(&["--summary"], "/bin/true".as_ref(), &[], b"");
+    assert!(outcome.stderr.contains("nothing was refused"), "{}", outcome.stderr);
+}

@@ -17,6 +17,7 @@ mod peers;
 mod report;
 mod signals;
 mod size;
+mod summary;
 
 /// Exit status for an error of coppice's own, as env(1) and docker(1) use it.
 const EXIT_OWN_ERROR: u8 = 125;

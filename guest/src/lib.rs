@@ -22,6 +22,7 @@ pub mod net;
 pub mod num;
 pub mod platform;
 pub mod poll;
+pub mod refused;
 pub mod sched;
 pub mod signal;
 pub mod store;

@@ -8,7 +8,6 @@ use guest::kernel::{Kernel, Limits};
 use guest::signal::SigInfo;
 use guest::task::ExitStatus;
 use guest::vfs::Stdio;
-use serde_json::json;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +17,7 @@ use vmm::sandbox::{Config, RunOptions, Sandbox, Stop};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  coppice run -- python3 -c 'print(1)'\n  coppice run --strace -- /bin/true\n\n\
+    after_help = "Examples:\n  coppice run -- python3 -c 'print(1)'\n  coppice run --strace -- /bin/true\n  coppice run --summary -- node app.js\n\n\
     The status is the program's own, 128 + N when signal N killed it, 127 when it is not found, 126 when it\n\
     cannot be executed, 125 for an error of coppice's own."
 )]
@@ -44,6 +43,9 @@ pub struct Args {
     /// Print exits, faults and system calls on stderr at the end
     #[arg(long)]
     stats: bool,
+    /// Print at the end, on stderr: each call's count, errors and time in the guest kernel, and what was refused although Linux has it
+    #[arg(long)]
+    summary: bool,
     /// Print the statistics (and the exit status) as one line of JSON on stderr at the end
     #[arg(long)]
     json: bool,
@@ -73,6 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             let fd = std::io::stderr().as_fd().try_clone_to_owned()?;
             kernel.strace = Some(guest::strace::Sink { fd });
         }
+        kernel.counters.timed = args.summary;
         let argv: Vec<Vec<u8>> = args.command.iter().map(|a| a.as_bytes().to_vec()).collect();
         if let Err((code, message)) = start(
             &mut kernel,
@@ -106,8 +109,15 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             args.memory >> 20
         );
     }
-    if args.stats || args.json {
-        print_stats(&sandbox, status, args.json);
+    if args.json {
+        crate::summary::print_json(&sandbox, status);
+    } else {
+        if args.stats {
+            crate::summary::print_stats(&sandbox);
+        }
+        if args.summary {
+            crate::summary::print_summary(&sandbox.kernel());
+        }
     }
     Ok(match status {
         ExitStatus::Code(code) => code,
@@ -189,44 +199,4 @@ fn start(
 
 fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
     fd.try_clone_to_owned().ok()
-}
-
-fn print_stats(sandbox: &Sandbox, status: ExitStatus, as_json: bool) {
-    let stats = sandbox.stats().unwrap_or_default();
-    let kernel = sandbox.kernel();
-    let name =
-        |n: &u64| guest::syscall::entry(*n).map_or_else(|| format!("syscall_{n}"), |e| e.name.to_owned());
-    let mut calls: Vec<(String, u64)> = kernel.counters.syscalls.iter().map(|(n, c)| (name(n), *c)).collect();
-    calls.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let unknown: Vec<(String, u64)> = kernel.counters.unknown.iter().map(|(n, c)| (name(n), *c)).collect();
-    let map = |list: &[(String, u64)]| -> serde_json::Map<String, serde_json::Value> {
-        list.iter().map(|(n, c)| (n.clone(), json!(c))).collect()
-    };
-    if as_json {
-        let status = match status {
-            ExitStatus::Code(code) => json!({"code": code}),
-            ExitStatus::Signal(signal) => json!({"signal": signal}),
-        };
-        eprintln!(
-            "{}",
-            json!({
-                "status": status, "exits": stats.exits(), "faults": stats.pf_taken(),
-                "guest_page_faults": kernel.counters.page_faults, "exceptions": kernel.counters.exceptions,
-                "syscalls": map(&calls), "unknown_syscalls": map(&unknown),
-            })
-        );
-        return;
-    }
-    eprintln!(
-        "exits {}  shadow or EPT faults {}  guest page faults {}",
-        stats.exits(),
-        stats.pf_taken(),
-        kernel.counters.page_faults
-    );
-    for (name, count) in calls.iter().take(30) {
-        eprintln!("{count:>9}  {name}");
-    }
-    for (name, count) in unknown {
-        eprintln!("{count:>9}  {name} (not implemented: ENOSYS)");
-    }
 }

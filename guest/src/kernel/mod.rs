@@ -23,7 +23,7 @@ use std::sync::Arc;
 mod parts;
 
 use parts::no_platform;
-pub use parts::{Counters, Deadlines, Identity, Limits, PlatformHandle, WorkChannel};
+pub use parts::{CallTime, Counters, Deadlines, Identity, Limits, PlatformHandle, WorkChannel};
 
 /// What a vCPU is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ crate::forkable! {
         reset pub entropy: Entropy,
         /// Counters.
         reset pub counters: Counters,
+        /// What programs asked for in vain.
+        reset pub refused: crate::refused::Refused,
         /// Requests and answers.
         reset pub work: WorkChannel,
         /// Sandbox id and hostname.
@@ -131,6 +133,7 @@ impl Kernel {
             time: Timekeeper::default(),
             entropy: Entropy::default(),
             counters: Counters::default(),
+            refused: crate::refused::Refused::default(),
             work: WorkChannel::default(),
             identity: Identity { sandbox_id: String::new(), hostname: "coppice".into(), generation: 0 },
             limits,
@@ -444,7 +447,12 @@ impl Kernel {
     /// Calls the handler of the task's current system call and acts on its outcome.
     fn run_syscall(&mut self, vcpu: &mut dyn Vcpu, tid: Tid) {
         let Some(call) = self.task(tid).and_then(|t| t.syscall.clone()) else { return };
+        let start = self.counters.timed.then(|| self.platform.monotonic());
         let result = crate::syscall::dispatch(self, vcpu, tid, &call);
+        if let Some(start) = start {
+            let ns = self.platform.monotonic().saturating_sub(start);
+            self.counters.add_time(call.number, ns, &result);
+        }
         if let Ok(Outcome::Block(block)) = result {
             if let Some(task) = self.tasks.get_mut(&tid) {
                 task.resume = None;

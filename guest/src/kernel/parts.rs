@@ -65,12 +65,37 @@ pub struct Counters {
     pub exceptions: u64,
     /// Processes killed at the memory limit.
     pub oom_kills: u64,
+    /// Whether calls are timed.
+    pub timed: bool,
+    /// Calls that were timed, by number as in `syscalls`.
+    pub times: BTreeMap<u64, CallTime>,
+}
+
+/// What the calls of one number came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTime {
+    /// Calls that returned.
+    pub calls: u64,
+    /// How many of them returned an error.
+    pub errors: u64,
+    /// Time in the guest kernel, without waiting, ns.
+    pub ns: u64,
 }
 
 impl Counters {
     /// Where calls with this and all larger numbers are counted: the guest chooses the number, and must not choose how much the
     /// host remembers.
     pub const LAST: u64 = 1023;
+
+    /// Adds the time that a handler took; a call that sleeps is called again and counted when it returns.
+    pub fn add_time(&mut self, number: u64, ns: u64, result: &crate::wait::SysResult) {
+        let time = self.times.entry(number.min(Counters::LAST)).or_default();
+        time.ns = time.ns.saturating_add(ns);
+        if !matches!(result, Ok(crate::wait::Outcome::Block(_))) {
+            time.calls = time.calls.saturating_add(1);
+            time.errors = time.errors.saturating_add(u64::from(result.is_err()));
+        }
+    }
 
     /// Counts a call in one of the maps.
     pub fn count(map: &mut BTreeMap<u64, u64>, number: u64) {

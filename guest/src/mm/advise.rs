@@ -49,6 +49,11 @@ fn action(advice: u64) -> Option<Action> {
     })
 }
 
+/// Whether an advice has a meaning here.
+pub fn known(advice: u64) -> bool {
+    action(advice).is_some()
+}
+
 impl Kernel {
     /// madvise(2): mapped parts are advised even when others are not mapped, which ends in ENOMEM.
     pub fn madvise(&mut self, mm: u64, addr: Va, len: u64, advice: u64) -> Result<(), Errno> {

@@ -23,7 +23,9 @@ impl Kernel {
         let s = self.objects.net.get(id)?;
         let attempt = self.socket_attempt(tid, s.options.send_timeout);
         if m.flags & MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
+            let stream = s.style == Style::Stream;
+            let refuse = |k: &mut Kernel| k.refuse(tid, "flags", &[u64::from(MSG_OOB)], Errno::EOPNOTSUPP);
+            return Err(if stream { refuse(self) } else { Errno::EOPNOTSUPP });
         }
         let result = match (s.style, s.family) {
             (Style::Stream, _) => self.send_stream(tid, id, m, nonblock, &attempt),

@@ -174,6 +174,10 @@ fn mremap(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 fn madvise(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let mm = mm(c)?;
+    let advice = u64::from(low32(a[2]));
+    if matches!(advice, 12..=25 | 100 | 101) && !crate::mm::advise::known(advice) {
+        return Err(c.refuse("advice", &[advice], Errno::EINVAL));
+    }
     c.k.madvise(mm, a[0], a[1], a[2]).map(Into::into)
 }
 
@@ -274,6 +278,10 @@ fn membarrier(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         GLOBAL | GLOBAL_EXPEDITED => {}
         PRIVATE_EXPEDITED if m.membarrier & REGISTER_PRIVATE_EXPEDITED != 0 => {}
         PRIVATE_EXPEDITED => return Err(Errno::EPERM),
+        // Barriers for code and for restartable sequences.
+        command @ (0x20 | 0x40 | 0x80 | 0x100 | 0x200) => {
+            return Err(c.refuse("command", &[command], Errno::EINVAL));
+        }
         _ => return Err(Errno::EINVAL),
     }
     // An exit of each other vCPU is a full barrier there.

@@ -21,6 +21,7 @@ pub mod info;
 pub mod inotify;
 pub mod lock;
 pub mod memory;
+pub mod names;
 pub mod net;
 pub mod poll;
 pub mod process;
@@ -167,9 +168,13 @@ pub fn entry(number: u64) -> Option<&'static Entry> {
 pub fn dispatch(k: &mut Kernel, vcpu: &mut dyn Vcpu, tid: Tid, call: &Call) -> SysResult {
     let Some(entry) = entry(call.number) else {
         crate::kernel::Counters::count(&mut k.counters.unknown, call.number);
-        return Err(Errno::ENOSYS);
+        return Err(k.refuse(tid, "", &[], Errno::ENOSYS));
     };
-    (entry.handler)(&mut Context { k, vcpu, tid }, &call.args)
+    let result = (entry.handler)(&mut Context { k, vcpu, tid }, &call.args);
+    match (entry.support, &result) {
+        (Support::Refused(errno, _), Err(e)) if *e == errno => Err(k.refuse(tid, "", &[], errno)),
+        _ => result,
+    }
 }
 
 /// Whether `len` bytes from `va` lie in what Linux calls user space, mapped or not: its access_ok, which some calls make before

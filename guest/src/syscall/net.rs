@@ -157,15 +157,52 @@ fn kind(family: u64, style: u64, protocol: u64) -> Result<(Family, Style, u32), 
     Ok((family, style, flags))
 }
 
+/// [`kind`], with a record of what Linux may have and this kernel has not.
+fn supported(
+    c: &mut Context<'_>,
+    family: u64,
+    style: u64,
+    protocol: u64,
+) -> Result<(Family, Style, u32), Errno> {
+    kind(family, style, protocol).map_err(|e| {
+        let asked = [family, style & 0xf, protocol].map(|v| u64::from(low32(v)));
+        let has = |protocols: &[u64]| protocols.contains(&u64::from(low32(protocol)));
+        let refused = match (e, style & 0xf) {
+            (Errno::EAFNOSUPPORT, _) => crate::refused::family_name(u64::from(low32(family))).is_some(),
+            // Raw sockets.
+            (Errno::EPERM, _) => true,
+            // SCTP and MPTCP; ICMP and UDP-Lite.
+            (Errno::EPROTONOSUPPORT, 1) => has(&[132, 262]),
+            (Errno::EPROTONOSUPPORT, 2) => has(&[1, 58, 136]),
+            (Errno::ESOCKTNOSUPPORT, 5) => has(&[0, 132]) && low32(family) != 1,
+            _ => false,
+        };
+        if refused { c.refuse("family, type, protocol", &asked, e) } else { e }
+    })
+}
+
+/// Records a socket option that Linux has and this kernel has not.
+fn refused_option(c: &mut Context<'_>, level: u64, name: u64, errno: Errno) -> Errno {
+    let asked = [level, name].map(|v| u64::from(low32(v)));
+    let known = crate::refused::option_name(asked[0], asked[1]).is_some();
+    // Linux lets nobody set these either: SO_TYPE, SO_ERROR, SO_PEERCRED and more of their kind.
+    let read_only = asked[0] == 1 && matches!(asked[1], 3 | 4 | 17 | 28 | 30 | 38 | 39 | 55 | 56 | 57 | 59);
+    let reads = c.k.task(c.tid).and_then(|t| t.syscall.as_ref()).is_some_and(|call| call.number == 55);
+    if errno == Errno::ENOPROTOOPT && known && (reads || !read_only) {
+        return c.refuse("level, option", &asked, errno);
+    }
+    errno
+}
+
 fn socket(c: &mut Context<'_>, &[family, style, protocol, ..]: &[u64; 6]) -> SysResult {
-    let (family, style, flags) = kind(family, style, protocol)?;
+    let (family, style, flags) = supported(c, family, style, protocol)?;
     let id = c.k.socket_create(c.tid, family, style)?;
     let file = c.k.socket_file(id, flags & O_NONBLOCK);
     ret(u64::from(c.k.install_fd(c.tid, file, flags & SOCK_CLOEXEC != 0)?))
 }
 
 fn socketpair(c: &mut Context<'_>, &[family, style, protocol, va, ..]: &[u64; 6]) -> SysResult {
-    let (family, style, flags) = kind(family, style, protocol)?;
+    let (family, style, flags) = supported(c, family, style, protocol)?;
     if family != Family::Unix {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -304,14 +341,16 @@ fn setsockopt(c: &mut Context<'_>, &[fd, level, name, va, len, _]: &[u64; 6]) ->
     let (_, id) = of(c, fd)?;
     let len = usize::try_from(int(len)).map_err(|_| Errno::EINVAL)?;
     let value = c.k.copy_in_vec(c.tid, va, len.min(MAX_OPTION))?;
-    c.k.objects.net.get_mut(id)?.set_option(low32(level), low32(name), &value)?;
+    let done = c.k.objects.net.get_mut(id)?.set_option(low32(level), low32(name), &value);
+    done.map_err(|e| refused_option(c, level, name, e))?;
     ret(0)
 }
 
 fn getsockopt(c: &mut Context<'_>, &[fd, level, name, va, len_va, _]: &[u64; 6]) -> SysResult {
     let (_, id) = of(c, fd)?;
     let len = usize::try_from(c.k.get_u32(c.tid, len_va)?.cast_signed()).map_err(|_| Errno::EINVAL)?;
-    let value = c.k.objects.net.get_mut(id)?.option(low32(level), low32(name))?;
+    let value = c.k.objects.net.get_mut(id)?.option(low32(level), low32(name));
+    let value = value.map_err(|e| refused_option(c, level, name, e))?;
     let part = value.get(..len.min(value.len())).unwrap_or_default();
     c.k.copy_out(c.tid, va, part)?;
     c.k.put_u32(c.tid, len_va, low32(u64_of(part.len())))?;

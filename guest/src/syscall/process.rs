@@ -112,7 +112,13 @@ fn do_clone(c: &mut Context<'_>, a: &CloneArgs) -> SysResult {
     let resumed = c.k.task(c.tid).and_then(|t| t.resume);
     let child = match resumed {
         Some(r) => low32(r.memo.first().copied().unwrap_or(0)),
-        None => c.k.clone_task(c.vcpu, c.tid, a)?,
+        None => c.k.clone_task(c.vcpu, c.tid, a).map_err(|e| {
+            let lacking = a.flags & (flag::NAMESPACES | flag::INTO_CGROUP | flag::PIDFD);
+            if lacking != 0 && matches!(e, Errno::EINVAL | Errno::EPERM) {
+                return c.refuse("flags", &[lacking], e);
+            }
+            e
+        })?,
     };
     if a.flags & flag::VFORK != 0 && c.k.processes.get(&child).is_some_and(|p| p.aux.vforked) {
         let on = vec![WaitKey::Vfork(child)];
@@ -496,6 +502,9 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         }
         // PR_SET_VMA: names of anonymous memory are accepted.
         0x5356_4d41 => {}
+        _ if crate::refused::prctl_name(u64::from(low32(option))).is_some() => {
+            return Err(c.refuse("option", &[u64::from(low32(option))], Errno::EINVAL));
+        }
         _ => return Err(Errno::EINVAL),
     }
     ret(0)

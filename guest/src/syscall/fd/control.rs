@@ -84,6 +84,10 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         1025 if matches!(f.kind, FileKind::Inode(_)) => ret(2),
         // F_DUPFD_QUERY
         1027 => ret(u64::from(c.k.file_of(c.tid, int(arg))? == entry.file)),
+        // Signal-driven I/O, leases, notifications and write hints.
+        10 | 11 | 15..=17 | 1024..=1026 | 1035..=1038 => {
+            Err(c.refuse("command", &[u64::from(cmd)], Errno::EINVAL))
+        }
         _ => Err(Errno::EINVAL),
     }
 }
@@ -130,6 +134,21 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             ret(0)
         }
         _ if matches!(f.kind, FileKind::Device(Device::Tty, _)) => Err(Errno::EIO),
-        _ => Err(Errno::ENOTTY),
+        request => {
+            let request = u64::from(request);
+            let linux_has = match (f.kind, request) {
+                (FileKind::HostStream(stream), 0x5400..=0x54ff) => {
+                    c.k.objects.streams.get(stream).is_some_and(|s| s.termios().is_ok())
+                }
+                // Not the cloning of extents, which few file systems have.
+                (FileKind::Inode(_), 0x5400..=0x54ff | 0x8900..=0x89ff | 0x4004_9409 | 0x4020_940d) => false,
+                (FileKind::Inode(_), _) | (FileKind::Socket(_), 0x8900..=0x8bff) => true,
+                _ => false,
+            };
+            if linux_has && crate::refused::ioctl_name(request).is_some() {
+                return Err(c.refuse("request", &[request], Errno::ENOTTY));
+            }
+            Err(Errno::ENOTTY)
+        }
     }
 }
