@@ -57,11 +57,16 @@ pub fn node_root(folder: &Path) -> anyhow::Result<PathBuf> {
     });
     let tarball = tarball
         .with_context(|| format!("apt-get did not fetch node's source into {}", apt.folder.display()))?;
+    // `*` stops at a slash: other directories of that name are no tests of node's.
     run(Command::new("tar")
-        .args(["--extract", "--strip-components=2", "--wildcards", "*/test/*", "--file"])
-        .arg(tarball)
         .arg("--directory")
-        .arg(fresh.join("test")))?;
+        .arg(fresh.join("test"))
+        .args(["--extract", "--strip-components=2", "--file"])
+        .arg(tarball)
+        .args(["--wildcards", "--no-wildcards-match-slash", "*/test"]))?;
+    if !fresh.join("test/parallel").is_dir() {
+        bail!("{} holds no test/parallel", tarball.display());
+    }
     accounts(&fresh)?;
     fs::write(fresh.join("version"), format!("nodejs {version}\n"))?;
     if root.exists() {
