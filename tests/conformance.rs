@@ -122,3 +122,8 @@ fn xattrs() {
 fn pipes() {
     family("pipes", 19, &[]);
 }
+
+#[test]
+fn remote() {
+    family("remote", 188, &[]);
+}

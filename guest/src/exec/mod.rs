@@ -455,6 +455,12 @@ fn first_process(pid: u32, started: u64, tasks: usize) -> Process {
     rlimits.insert(4, (0, u64::MAX)); // RLIMIT_CORE
     rlimits.insert(6, (u64_of(tasks), u64_of(tasks))); // RLIMIT_NPROC
     rlimits.insert(7, (1024, 1_048_576)); // RLIMIT_NOFILE
+    // The first process's on Linux 6.x: include/asm-generic/resource.h, include/uapi/linux/resource.h.
+    rlimits.insert(8, (8 << 20, 8 << 20)); // RLIMIT_MEMLOCK
+    rlimits.insert(11, (4096, 4096)); // RLIMIT_SIGPENDING: what a queue holds here
+    rlimits.insert(12, (819_200, 819_200)); // RLIMIT_MSGQUEUE
+    rlimits.insert(13, (0, 0)); // RLIMIT_NICE
+    rlimits.insert(14, (0, 0)); // RLIMIT_RTPRIO
     Process { threads: [pid].into(), rlimits, started, ..Process::new(pid, 0) }
 }
 

@@ -25,6 +25,7 @@ pub mod names;
 pub mod net;
 pub mod poll;
 pub mod process;
+pub mod remote;
 pub mod signal;
 pub mod splice;
 pub mod time;
@@ -133,6 +134,7 @@ const FAMILIES: &[&[Entry]] = &[
     net::TABLE,
     poll::TABLE,
     process::TABLE,
+    remote::TABLE,
     signal::TABLE,
     splice::TABLE,
     time::TABLE,
