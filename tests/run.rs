@@ -420,3 +420,11 @@ fn a_summary_lists_calls_and_what_was_refused_although_linux_has_it() {
     let outcome = guest(&["--summary"], "/bin/true".as_ref(), &[], b"");
     assert!(outcome.stderr.contains("nothing was refused"), "{}", outcome.stderr);
 }
+
+#[test]
+fn secret_memory_is_mapped_and_keeps_what_is_written() {
+    let code = "import ctypes, mmap, os\nfd = ctypes.CDLL(None).syscall(447, 0)\nos.ftruncate(fd, 8192)\nm = mmap.mmap(fd, 8192)\n\
+                m[4000:4003] = b'abc'\nprint(fd >= 3, ctypes.CDLL(None).syscall(447, 1), m[4000:4003])";
+    let outcome = guest(&[], PYTHON.as_ref(), &["-c", code], b"");
+    assert_eq!(outcome.text(), "True -1 b'abc'\n", "{}", outcome.stderr);
+}

@@ -36,6 +36,13 @@ pub const TABLE: &[Entry] = &[
         "no huge pages; sealing against writes ignores mappings that exist",
         memfd_create,
     ),
+    Entry::partial(
+        447,
+        "memfd_secret",
+        &[Hex],
+        "as hidden as all memory of a sandbox; the descriptor can be read and written, and locked memory is not counted",
+        memfd_secret,
+    ),
 ];
 
 const SIGNALFD: &str = "poll and epoll look at the signals of the process that made it";
@@ -139,4 +146,13 @@ fn memfd_create(c: &mut Context<'_>, &[name, flags, ..]: &[u64; 6]) -> SysResult
     };
     let file = c.k.memfd_open(c.tid, &name, seals, if noexec { 0o666 } else { 0o777 })?;
     ret(u64::from(c.k.install_fd(c.tid, file, flags & 1 != 0)?))
+}
+
+fn memfd_secret(c: &mut Context<'_>, &[flags, ..]: &[u64; 6]) -> SysResult {
+    let flags = low32(flags);
+    if flags & !CLOEXEC != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = c.k.shmem_open(c.tid, b"secretmem", 0)?;
+    ret(u64::from(c.k.install_fd(c.tid, file, flags != 0)?))
 }
