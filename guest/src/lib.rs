@@ -17,6 +17,7 @@ pub mod exec;
 pub mod fork;
 pub mod futex;
 pub mod kernel;
+pub mod lambda;
 pub mod mm;
 pub mod net;
 pub mod num;

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod handle;
 pub mod memory;
 pub mod proto;
+mod provided;
 pub mod runtime;
 pub mod sandbox;
 pub mod spares;

@@ -12,6 +12,11 @@ pub enum Step {
     Start {
         /// Files to make in the guest first: absolute path and contents.
         files: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Serve the AWS Lambda Runtime API to the program, which has no work channel then. Otherwise the step ends when the program waits
+        /// for work on its work channel.
+        api: bool,
+        /// Working directory.
+        cwd: Vec<u8>,
         /// Path of the program in the guest.
         path: Vec<u8>,
         /// Its arguments, its name first.

@@ -14,6 +14,9 @@ pub enum Runtime {
     Python,
     /// Node.js, `/usr/local/bin/node` or `/usr/bin/node` of the root directory.
     Node,
+    /// A program of the user's that speaks the AWS Lambda Runtime API. It has no language seed: its function seed is taken when it asks for its
+    /// first invocation.
+    Provided,
 }
 
 const PYTHON_LOOP: &str = include_str!("../../guest/runtimes/python/runtime.py");
@@ -24,24 +27,16 @@ const NODE_FILES: [(&str, &[u8]); 3] = [
     ("/run/coppice/node/fork.node", include_bytes!(concat!(env!("OUT_DIR"), "/fork.node"))),
 ];
 
-/// How a runtime's program is started.
-struct Program {
-    files: &'static [(&'static str, &'static [u8])],
-    path: &'static str,
-    argv: Vec<&'static str>,
-    /// Beyond what every runtime gets.
-    env: &'static [(&'static str, &'static str)],
-}
-
 impl Runtime {
     /// Every runtime.
-    pub const ALL: [Runtime; 2] = [Runtime::Python, Runtime::Node];
+    pub const ALL: [Runtime; 3] = [Runtime::Python, Runtime::Node, Runtime::Provided];
 
     /// Its name, as in `coppice demo --runtime`.
     pub fn name(self) -> &'static str {
         match self {
             Runtime::Python => "python",
             Runtime::Node => "node",
+            Runtime::Provided => "provided",
         }
     }
 
@@ -59,57 +54,56 @@ impl Runtime {
         }
     }
 
-    /// Path in the guest of the program that runs the language.
+    /// Path in the guest of the program that runs the language; a provided program is its own.
     pub fn interpreter(self, rootfs: &Path) -> &'static str {
         let local = "/usr/local/bin/node";
         match self {
             Runtime::Python => "/usr/bin/python3",
             Runtime::Node if std::fs::symlink_metadata(rootfs.join(&local[1..])).is_ok() => local,
             Runtime::Node => "/usr/bin/node",
+            Runtime::Provided => "",
         }
     }
 
-    fn program(self, rootfs: &Path) -> Program {
-        let path = self.interpreter(rootfs);
-        match self {
-            Runtime::Python => Program {
-                files: &[],
-                path,
-                argv: vec!["python3", "-c", PYTHON_LOOP],
-                env: &[("PYTHONDONTWRITEBYTECODE", "1")],
-            },
-            Runtime::Node => Program {
-                files: &NODE_FILES,
-                path,
-                argv: vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0],
-                env: &[],
-            },
-        }
-    }
-
-    /// What makes an OS seed's child a seed of this language. `rootfs` is where its program is looked for.
-    pub fn start(self, env: &[(String, String)], rootfs: &Path) -> Step {
+    /// What makes an OS seed's child a seed of this language, `None` where there is no such seed. `rootfs` is where the language's program is
+    /// looked for.
+    pub fn start(self, env: &[(String, String)], rootfs: &Path) -> Option<Step> {
+        let (files, argv, own) = match self {
+            Runtime::Python => {
+                (&[][..], vec!["python3", "-c", PYTHON_LOOP], &[("PYTHONDONTWRITEBYTECODE", "1")][..])
+            }
+            Runtime::Node => {
+                (&NODE_FILES[..], vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0], &[][..])
+            }
+            Runtime::Provided => return None,
+        };
         let bytes = |text: &str| text.as_bytes().to_vec();
-        let Program { files, path, argv, env: own } = self.program(rootfs);
         let defaults = [
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("HOME", "/tmp"),
             ("LANG", "C.UTF-8"),
         ];
-        let mut envp: Vec<Vec<u8>> = Vec::new();
-        for (name, value) in defaults.iter().chain(own) {
-            if !env.iter().any(|(n, _)| n == name) {
-                envp.push(format!("{name}={value}").into_bytes());
-            }
-        }
-        envp.extend(env.iter().map(|(n, v)| format!("{n}={v}").into_bytes()));
-        Step::Start {
-            files: files.iter().map(|(path, data)| (bytes(path), data.to_vec())).collect(),
-            path: bytes(path),
+        let defaults = defaults.iter().chain(own).map(|(n, v)| (*n, (*v).to_owned()));
+        Some(Step::Start {
+            files: files.iter().map(|(path, data): &(&str, &[u8])| (bytes(path), data.to_vec())).collect(),
+            api: false,
+            cwd: bytes("/"),
+            path: bytes(self.interpreter(rootfs)),
             argv: argv.into_iter().map(bytes).collect(),
-            envp,
-        }
+            envp: environment(defaults, env),
+        })
     }
+}
+
+/// Defaults as NAME=VALUE, where the operator's environment does not say otherwise, and that.
+pub(crate) fn environment(
+    defaults: impl Iterator<Item = (&'static str, String)>,
+    env: &[(String, String)],
+) -> Vec<Vec<u8>> {
+    let unset = defaults.filter(|(name, _)| !env.iter().any(|(n, _)| n == name));
+    let mut envp: Vec<Vec<u8>> = unset.map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
+    envp.extend(env.iter().map(|(n, v)| format!("{n}={v}").into_bytes()));
+    envp
 }
 
 /// A user's function.
@@ -158,6 +152,11 @@ pub enum FunctionError {
 impl Function {
     /// Parses `FILE.py:handler`; the file must exist.
     pub fn parse(spec: &str) -> Result<Function, FunctionError> {
+        Function::parse_as(spec, None)
+    }
+
+    /// The same with a runtime of the caller's choice instead of the one that the file's extension says.
+    pub fn parse_as(spec: &str, runtime: Option<Runtime>) -> Result<Function, FunctionError> {
         let form = || FunctionError::Form(spec.to_owned());
         let (file, function) = spec.rsplit_once(':').ok_or_else(form)?;
         if file.is_empty() || function.is_empty() {
@@ -166,7 +165,9 @@ impl Function {
         let path = std::fs::canonicalize(file)
             .and_then(|p| std::fs::File::open(&p).map(|_| p))
             .map_err(|source| FunctionError::File { path: file.into(), source })?;
-        let runtime = Runtime::for_file(&path).ok_or_else(|| FunctionError::Language(path.clone()))?;
+        let runtime = runtime
+            .or_else(|| Runtime::for_file(&path))
+            .ok_or_else(|| FunctionError::Language(path.clone()))?;
         let module = path.file_stem().and_then(|s| s.to_str()).ok_or_else(form)?.to_owned();
         let name = path.file_name().and_then(|s| s.to_str()).ok_or_else(form)?.to_owned();
         let dir = path.parent().ok_or_else(form)?.to_owned();
@@ -183,6 +184,36 @@ impl Function {
         })
     }
 
+    /// Describes a provided program: an executable file, or a directory with one named `bootstrap`. `handler` is what it finds in `_HANDLER`.
+    pub fn provided(path: &Path, handler: &str) -> Result<Function, FunctionError> {
+        let refuse = |source| FunctionError::File { path: path.into(), source };
+        let mut file = std::fs::canonicalize(path).map_err(refuse)?;
+        if file.is_dir() {
+            file.push("bootstrap");
+        }
+        std::fs::File::open(&file).map_err(|source| FunctionError::File { path: file.clone(), source })?;
+        let form = || FunctionError::Form(path.display().to_string());
+        let dir = file.parent().ok_or_else(form)?.to_owned();
+        let name = file.file_name().and_then(|s| s.to_str()).ok_or_else(form)?.to_owned();
+        let called = if name == "bootstrap" { dir.file_name().and_then(|s| s.to_str()) } else { None };
+        Ok(Function {
+            name: called.unwrap_or(&name).to_owned(),
+            runtime: Runtime::Provided,
+            dir,
+            module: name.clone(),
+            file: name,
+            function: handler.to_owned(),
+            memory: 512 << 20,
+            timeout_ms: 30_000,
+            cpus: 1,
+        })
+    }
+
+    /// What makes an OS seed's child ready for [`Function::import_command`].
+    pub fn start(&self, env: &[(String, String)], rootfs: &Path) -> Step {
+        self.runtime.start(env, rootfs).unwrap_or_else(|| crate::provided::start(self, env))
+    }
+
     /// The command that imports the handler.
     pub fn import_command(&self) -> Vec<u8> {
         let body = json!({
@@ -195,6 +226,9 @@ impl Function {
 
     /// The command that serves a request. The event is JSON text already, and is not parsed again.
     pub fn invoke_command(&self, event: &[u8], request_id: &str) -> Vec<u8> {
+        if self.runtime == Runtime::Provided {
+            return crate::provided::invocation(self, event, request_id);
+        }
         let context = json!({
             "request_id": request_id,
             "function_name": self.name,

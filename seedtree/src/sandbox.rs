@@ -192,7 +192,7 @@ impl Process {
         let start = now();
         for step in &spec.steps {
             match step {
-                Step::Start { files, path, argv, envp } => {
+                Step::Start { files, api, cwd, path, argv, envp } => {
                     let root = fds
                         .pop_front()
                         .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
@@ -204,31 +204,37 @@ impl Process {
                         stdin: None,
                         stdout: stderr.try_clone().ok(),
                         stderr: stderr.try_clone().ok(),
-                        work: true,
+                        work: !api,
                     };
                     let mut kernel = self.sandbox.kernel();
                     kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
                     for (file, data) in files {
                         kernel.provide_file(file, data, 0o644).map_err(|e| failed(file, &e))?;
                     }
+                    if *api {
+                        kernel.lambda_serve().map_err(|e| failed(b"the Lambda Runtime API", &e))?;
+                    }
                     let spawn = Spawn {
                         path: path.clone(),
                         argv: argv.clone(),
                         envp: envp.clone(),
-                        cwd: b"/".to_vec(),
+                        cwd: cwd.clone(),
                     };
                     kernel.spawn_init(&spawn, stdio).map_err(|e| failed(path, &e))?;
                     drop(kernel);
-                    self.until_quiescent(deadline, spec)?;
+                    if !api {
+                        self.until_quiescent(deadline, spec)?;
+                    }
                 }
                 Step::Command(command) => {
                     self.sandbox.kernel().push_work(command);
                     answer = Some(self.until_answer(deadline, spec)?);
+                    if answer.as_ref().is_some_and(|a| a.first() == Some(&b'E')) {
+                        // No seed: its process may end now, as a provided program does that cannot start.
+                        break;
+                    }
                     if spec.role == Role::Seed {
                         self.until_quiescent(deadline, spec)?;
-                    }
-                    if answer.as_ref().is_some_and(|a| a.first() == Some(&b'E')) {
-                        break;
                     }
                 }
             }

@@ -168,11 +168,12 @@ impl Tree {
         seeds
     }
 
-    /// Grows the language seed from the OS seed.
+    /// Grows the language seed from the OS seed. Does nothing for a runtime without one.
     pub fn grow_language(&mut self, runtime: Runtime) -> Result<(), TreeError> {
         let Some(os) = &self.os else { return Err(TreeError::Protocol) };
         let what = format!("starting the {} runtime", runtime.name());
-        let steps = vec![runtime.start(&self.config.env, &self.config.rootfs)];
+        let Some(start) = runtime.start(&self.config.env, &self.config.rootfs) else { return Ok(()) };
+        let steps = vec![start];
         let (id, memory, cpus) = (String::new(), None, None);
         let spec = ForkSpec {
             id,
@@ -194,9 +195,17 @@ impl Tree {
 
     /// Grows the function seed from the language seed: imports the handler and, when `warm` has an event, runs it once.
     pub fn grow_function(&mut self, function: &Function, warm: Option<&[u8]>) -> Result<(), TreeError> {
-        let Some((_, language)) = &self.language else { return Err(TreeError::Protocol) };
         let what = format!("importing {}.{}", function.module, function.function);
-        let mut steps = vec![Step::Command(function.import_command())];
+        let mut steps = Vec::new();
+        let (parent, root) = match (function.runtime, &self.language, &self.os) {
+            (Runtime::Provided, _, Some(os)) => {
+                steps.push(function.start(&self.config.env, &self.config.rootfs));
+                (os, Some(self.root.as_fd()))
+            }
+            (runtime, Some((language, seed)), _) if runtime == *language => (seed, None),
+            _ => return Err(TreeError::Protocol),
+        };
+        steps.push(Step::Command(function.import_command()));
         if let Some(event) = warm {
             steps.push(Step::Command(function.invoke_command(event, "warm-up")));
         }
@@ -212,8 +221,8 @@ impl Tree {
         };
         let wait = spec.timeout_ms + GRACE_MS;
         let fail = |source| TreeError::Sandbox { what: what.clone(), source };
-        let fork = language.fork(spec, self.config.log.as_fd(), None).map_err(fail)?;
-        let process = language.announced().map_err(fail)?;
+        let fork = parent.fork(spec, self.config.log.as_fd(), root).map_err(fail)?;
+        let process = parent.announced().map_err(fail)?;
         match next(&fork.channel, wait).map_err(fail)? {
             Event::Answer { bytes, .. } => match Reply::parse(bytes) {
                 Reply::Imported | Reply::Result(_) => {}
@@ -307,7 +316,7 @@ impl Tree {
                 },
                 _ => match &self.os {
                     Some(seed) => {
-                        let start = function.runtime.start(&self.config.env, &self.config.rootfs);
+                        let start = function.start(&self.config.env, &self.config.rootfs);
                         (seed, vec![start, import.clone(), invoke.clone()], Some(self.root.as_fd()))
                     }
                     None => continue,

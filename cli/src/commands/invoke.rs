@@ -1,25 +1,33 @@
 //! `coppice invoke`: one request through a fresh seed tree.
 
 use anyhow::{Context, bail};
-use seedtree::runtime::{Function, MAX_PAYLOAD, Reply};
+use seedtree::runtime::{Function, MAX_PAYLOAD, Reply, Runtime};
 use seedtree::tree::{Config, Tree, TreeError};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coppice invoke app.py:handler --event '{\"name\": \"world\"}'\n  \
-    echo '{}' | coppice invoke app.py:handler --event -\n\n\
+    coppice invoke app.mjs:handler --event @event.json\n  \
+    coppice invoke --runtime provided ./bootstrap\n  echo '{}' | coppice invoke app.py:handler --event -\n\n\
     The answer is printed on stdout as JSON; what the handler prints goes to stderr. The status is 0 when the handler\n\
     returned, 1 when it failed (its error is on stderr), 125 for an error of coppice's own.")]
 pub struct Args {
-    /// The handler: FILE:FUNCTION, called as FUNCTION(event, context); FILE ends in .py, .js, .mjs or .cjs
+    /// The handler: FILE:FUNCTION, called as FUNCTION(event, context); FILE ends in .py, .js, .mjs or .cjs. With --runtime provided, a program
+    /// that speaks the AWS Lambda Runtime API, or a directory with one named bootstrap
     handler: String,
     /// The event: JSON text, @FILE, or - for stdin
     #[arg(long, default_value = "{}", value_name = "JSON|@FILE|-")]
     event: String,
+    /// Runtime, where the file's name does not tell
+    #[arg(long, value_name = "NAME", value_parser = Runtime::ALL.map(Runtime::name))]
+    runtime: Option<String>,
+    /// What a provided program finds in _HANDLER
+    #[arg(long = "handler", value_name = "TEXT", default_value = "function.handler")]
+    handler_name: String,
     /// Time for one request, seconds
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     timeout: f64,
@@ -51,7 +59,11 @@ pub struct Args {
 
 /// Serves the request.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let mut function = Function::parse(&args.handler)?;
+    let runtime = args.runtime.as_deref().and_then(Runtime::named);
+    let mut function = match runtime {
+        Some(Runtime::Provided) => Function::provided(Path::new(&args.handler), &args.handler_name)?,
+        _ => Function::parse_as(&args.handler, runtime)?,
+    };
     if !(0.001..=900.0).contains(&args.timeout) {
         bail!("--timeout {}: it must lie between 0.001 and 900 seconds", args.timeout);
     }

@@ -97,6 +97,8 @@ crate::forkable! {
         reset pub refused: crate::refused::Refused,
         /// Requests and answers.
         reset pub work: WorkChannel,
+        /// The AWS Lambda Runtime API, where the sandbox serves it.
+        inherit pub lambda: crate::lambda::Service,
         /// Sandbox id and hostname.
         reissue pub identity: Identity,
         /// Memory, vCPUs, tasks.
@@ -135,6 +137,7 @@ impl Kernel {
             counters: Counters::default(),
             refused: crate::refused::Refused::default(),
             work: WorkChannel::default(),
+            lambda: crate::lambda::Service::default(),
             identity: Identity { sandbox_id: String::new(), hostname: "coppice".into(), generation: 0 },
             limits,
             exited: None,
@@ -275,6 +278,7 @@ impl Kernel {
         self.work.inbox.extend(message);
         let object = self.work.object;
         self.wake(WaitKey::Object(object));
+        self.lambda_poke();
     }
 
     /// The oldest message that the guest wrote to the work channel.
@@ -323,6 +327,7 @@ impl Kernel {
         self.run_timers(now);
         self.refresh_time(now);
         loop {
+            self.lambda_pump();
             if let Some(status) = &self.exited {
                 return Next::Exited(*status);
             }
@@ -334,7 +339,8 @@ impl Kernel {
                 return Next::Idle {
                     deadline: self.next_deadline(),
                     poll: self.host_polls(),
-                    awaits_work: self.waiters.contains_key(&WaitKey::Object(self.work.object)),
+                    awaits_work: self.lambda.awaits_work()
+                        || self.waiters.contains_key(&WaitKey::Object(self.work.object)),
                 };
             };
             self.bind(vcpu, tid);
@@ -410,6 +416,7 @@ impl Kernel {
             Exit::BadMemory => self.force_signal(tid, SigInfo::bus_unknown()),
             Exit::Preempted => {}
         }
+        self.lambda_pump();
         self.after_exit(vcpu, tid, matches!(exit, Exit::Preempted));
     }
 

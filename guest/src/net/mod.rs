@@ -21,6 +21,7 @@ mod inet;
 pub mod options;
 mod receive;
 mod send;
+mod service;
 pub mod transfer;
 mod unix;
 
@@ -337,6 +338,7 @@ impl Kernel {
 
     /// A socket's readiness changed.
     fn socket_wake(&mut self, id: u64) {
+        self.lambda.socket_changed(id);
         if let Some(object) = self.objects.net.sockets.get(id).map(|s| s.object) {
             self.wake(WaitKey::Object(object));
         }

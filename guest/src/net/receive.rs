@@ -201,7 +201,7 @@ impl Kernel {
     }
 
     /// Takes bytes (or, `whole`, a message) that were received, and wakes senders that have room now.
-    fn consume_message(&mut self, id: u64, n: usize, whole: bool) -> Vec<u64> {
+    pub(super) fn consume_message(&mut self, id: u64, n: usize, whole: bool) -> Vec<u64> {
         let Ok(s) = self.objects.net.get(id) else { return Vec::new() };
         let (peer, room) = (s.peer, s.room);
         let datagrams = !s.is_connection() && !s.is_inet();
