@@ -37,9 +37,7 @@ fn send(k: &mut Kernel, id: u64, bytes: &[u8]) -> bool {
 
 fn receive(k: &mut Kernel, id: u64) -> String {
     let mut out = Vec::new();
-    loop {
-        let Ok(s) = k.objects.net.get(id) else { break };
-        let Some(bytes) = s.queue.front().map(|m| m.rest().to_vec()) else { break };
+    while let Some(bytes) = k.objects.net.get(id).ok().and_then(|s| Some(s.queue.front()?.rest().to_vec())) {
         k.socket_take(id, bytes.len());
         out.extend(bytes);
         k.lambda_pump();
