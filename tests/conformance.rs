@@ -94,6 +94,11 @@ fn family(family: &str, least: usize, options: &[&str]) {
 }
 
 #[test]
+fn directories() {
+    family("directories", 175, &[]);
+}
+
+#[test]
 fn files() {
     family("files", 670, &[]);
 }
@@ -116,6 +121,11 @@ fn splice() {
 #[test]
 fn xattrs() {
     family("xattrs", 527, &[]);
+}
+
+#[test]
+fn mounts() {
+    family("mounts", 109, &[]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 mod commands;
+mod mounts;
 mod peers;
 mod report;
 mod signals;

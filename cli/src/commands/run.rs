@@ -37,6 +37,8 @@ pub struct Args {
     /// Working directory in the guest [default: this directory over the host's root, / over another]
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
+    #[command(flatten)]
+    mounts: crate::mounts::MountArgs,
     /// Print every system call with its arguments and result on stderr
     #[arg(long)]
     strace: bool,
@@ -71,6 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     {
         let mut kernel = sandbox.kernel();
         kernel.mount_root(root.into()).map_err(|e| anyhow!("cannot mount the root directory: {e}"))?;
+        args.mounts.apply(&mut kernel)?;
         if args.strace {
             let fd = std::io::stderr().as_fd().try_clone_to_owned()?;
             kernel.strace = Some(guest::strace::Sink { fd });

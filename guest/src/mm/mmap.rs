@@ -175,6 +175,12 @@ impl Kernel {
         if request.flags.contains(VmFlags::GROWSDOWN) {
             return Err(Errno::EINVAL);
         }
+        if shared && writable && self.file_is_live(file) {
+            if request.prot.contains(Prot::WRITE) {
+                return Err(Errno::ENODEV);
+            }
+            request.may.remove(Prot::WRITE);
+        }
         if shared && self.file_is_write_sealed(file) {
             if request.prot.contains(Prot::WRITE) {
                 return Err(Errno::EPERM);

@@ -49,7 +49,7 @@ use Arg::{DirFd, Fd, Hex, In, Int, Octal, Out, Path, Ptr, Uint};
 
 const DEVICE_NOTE: &str = "of devices only those of mem(4), null(4), full(4) and random(4) can be opened";
 const XATTR_NOTE: &str = "no access control lists; attributes of lower files are not shown";
-const ROOT_NOTE: &str = "the sandbox's mounts are fixed";
+const ROOT_NOTE: &str = "the sandbox's root is fixed; chroot(2) works";
 const NEW_ROOT: super::Support = super::Support::Refused(Errno::EPERM, ROOT_NOTE);
 
 const fn refused(number: u32, name: &'static str, args: &'static [Arg]) -> Entry {
@@ -117,8 +117,6 @@ pub const TABLE: &[Entry] = &[
     Entry::full(g::__NR_utimensat, "utimensat", &[DirFd, Path, Ptr, AT_FLAGS], attrs::utimensat),
     Entry::full(g::__NR_sync, "sync", &[], attrs::sync),
     Entry::full(g::__NR_syncfs, "syncfs", &[Fd], attrs::syncfs),
-    refused(g::__NR_mount, "mount", &[Path, Path, Path, Hex, Ptr]),
-    refused(g::__NR_umount2, "umount2", &[Path, Hex]),
     refused(g::__NR_pivot_root, "pivot_root", &[Path, Path]),
     Entry::partial(
         g::__NR_setxattr,

@@ -21,6 +21,7 @@ pub mod info;
 pub mod inotify;
 pub mod lock;
 pub mod memory;
+pub mod mount;
 pub mod names;
 pub mod net;
 pub mod poll;
@@ -131,6 +132,7 @@ const FAMILIES: &[&[Entry]] = &[
     info::TABLE,
     inotify::TABLE,
     memory::TABLE,
+    mount::TABLE,
     net::TABLE,
     poll::TABLE,
     process::TABLE,
@@ -172,6 +174,7 @@ pub fn dispatch(k: &mut Kernel, vcpu: &mut dyn Vcpu, tid: Tid, call: &Call) -> S
         crate::kernel::Counters::count(&mut k.counters.unknown, call.number);
         return Err(k.refuse(tid, "", &[], Errno::ENOSYS));
     };
+    k.forget_idle_inodes();
     let result = (entry.handler)(&mut Context { k, vcpu, tid }, &call.args);
     match (entry.support, &result) {
         (Support::Refused(errno, _), Err(e)) if *e == errno => Err(k.refuse(tid, "", &[], errno)),

@@ -52,8 +52,8 @@ impl Kernel {
 
     /// Gives pages back that a file does not hold any more.
     fn let_go(&mut self, inode: InodeId, pages: impl IntoIterator<Item = Gpa>) -> Result<(), Errno> {
-        let limited = self.is_limited(inode);
-        self.frame_free_pages(pages, limited);
+        let charge = self.charge_of(inode);
+        self.frame_free_pages(pages, charge);
         let node = self.vfs.inode_mut(inode)?;
         if let Kind::File(pages) = &node.kind {
             node.stat.blocks = u64_of(pages.len()) * 8;
@@ -138,6 +138,6 @@ impl Kernel {
         let (first, last) = (offset / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
         let held = u64_of(pages.range(first..last).count());
         let wanted = (last - first).saturating_sub(held);
-        if self.is_limited(inode) && wanted > self.file_pages_left() { Err(Errno::ENOSPC) } else { Ok(()) }
+        if wanted > self.charge_left(self.charge_of(inode)) { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 }

@@ -1,6 +1,7 @@
 //! Contents of files: reading lower files, copying them up, pages of in-memory files, generated text.
 
 use super::inode::Kind;
+use super::pages::Charge;
 use super::{FileKind, InodeId, lower};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -17,6 +18,9 @@ pub(super) const MAX_FILE: u64 = 1 << 40;
 impl Kernel {
     /// The open descriptor of a lower file.
     pub(super) fn host_fd(&mut self, id: InodeId) -> Result<Arc<OwnedFd>, Errno> {
+        if self.is_live(id) {
+            return self.live_open(id, false);
+        }
         let Kind::Host { path, fd } = &self.vfs.inode(id)?.kind else { return Err(Errno::EINVAL) };
         if let Some(fd) = fd {
             return Ok(fd.clone());
@@ -41,6 +45,9 @@ impl Kernel {
         if !matches!(inode.kind, Kind::Host { .. }) {
             return Ok(());
         }
+        if self.is_live(id) {
+            return Err(Errno::ENODEV);
+        }
         let size = inode.stat.size;
         if size > self.platform.arena_len() {
             return Err(Errno::ENOSPC);
@@ -57,7 +64,7 @@ impl Kernel {
                 Ok(())
             }
             Err(e) => {
-                self.frame_free_pages(pages.into_values(), true);
+                self.frame_free_pages(pages.into_values(), Charge::All);
                 Err(e)
             }
         }
@@ -157,6 +164,9 @@ impl Kernel {
             return Err(Errno::EFBIG);
         }
         self.check_seal_write(inode, end)?;
+        if self.is_live(inode) {
+            return self.live_write(inode, offset, data);
+        }
         self.copy_up(inode)?;
         let mut done = 0;
         while done < data.len() {
@@ -197,6 +207,9 @@ impl Kernel {
             return Err(Errno::EFBIG);
         }
         self.check_seal_size(inode, len)?;
+        if self.is_live(inode) {
+            return self.live_truncate(inode, len);
+        }
         if len == 0 && matches!(node.kind, Kind::Host { .. }) {
             let node = self.vfs.inode_mut(inode)?;
             node.kind = Kind::File(BTreeMap::new());
@@ -205,7 +218,7 @@ impl Kernel {
         self.copy_up(inode)?;
         let now = self.now_pair();
         let platform = self.platform.clone();
-        let limited = self.is_limited(inode);
+        let charge = self.charge_of(inode);
         let node = self.vfs.inode_mut(inode)?;
         node.stat.size = len;
         node.stat.mtime = now;
@@ -223,7 +236,7 @@ impl Kernel {
         if !gone.is_empty() {
             self.unmap_file(inode, len.next_multiple_of(PAGE_SIZE), u64::MAX)?;
         }
-        self.frame_free_pages(gone.into_values(), limited);
+        self.frame_free_pages(gone.into_values(), charge);
         Ok(())
     }
 

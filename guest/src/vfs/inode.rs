@@ -54,6 +54,13 @@ pub enum FsKind {
     Shm,
     Proc,
     Sys,
+    /// What was mounted under this number.
+    Mount(u32),
+}
+
+/// `st_dev` of what was mounted.
+pub fn mount_dev(n: u32) -> u64 {
+    UPPER_DEV + 8 + u64::from(n)
 }
 
 /// What a name in a directory stands for.
@@ -120,6 +127,19 @@ impl Dir {
         self.names.insert(name.to_vec(), Dentry { target, cookie, in_lower });
     }
 
+    /// The inode of a name, if it is known.
+    pub fn inode_of(&self, name: &[u8]) -> Option<InodeId> {
+        match self.names.get(name)?.target {
+            Target::Inode(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// All inodes that it holds.
+    pub fn inodes(&self) -> impl Iterator<Item = InodeId> {
+        self.names.values().filter_map(|e| if let Target::Inode(id) = e.target { Some(id) } else { None })
+    }
+
     /// Binds a name that the lower directory holds.
     pub fn set_lower(&mut self, name: &[u8], target: Target) {
         self.set(name, target);
@@ -182,6 +202,8 @@ pub struct Inode {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Its file system.
     pub fs: FsKind,
+    /// It differs from the lower file that it stands for, or may.
+    pub changed: bool,
     /// F_SEAL_ bits of an anonymous file; `None` for all others.
     pub seals: Option<u32>,
 }
@@ -190,6 +212,11 @@ impl Inode {
     /// Its S_IFMT bits.
     pub fn file_type(&self) -> u32 {
         self.stat.mode & S_IFMT
+    }
+
+    /// Whether its number is one of the lower tree's.
+    pub fn is_lower(&self) -> bool {
+        self.stat.ino < UPPER_INO
     }
 
     /// Whether it is a directory.
@@ -214,6 +241,8 @@ pub struct Vfs {
     /// Pages that in-memory files hold.
     pub(super) file_pages: u64,
     negative: u64,
+    /// When this many inodes exist, idle ones are forgotten.
+    pub(super) forget_at: usize,
     /// The host directory under the root.
     #[serde(skip)]
     pub(super) root_fd: Option<Arc<OwnedFd>>,
@@ -221,6 +250,8 @@ pub struct Vfs {
     /// Inodes whose lower descriptor is open.
     #[serde(skip)]
     host_fds: BTreeSet<InodeId>,
+    /// What is mounted.
+    pub mounts: super::mount::Mounts,
     /// Inodes of proc and sys that exist, by path.
     pub(super) synth: BTreeMap<String, InodeId>,
     /// Removed inodes that a working directory may still refer to.
@@ -236,7 +267,7 @@ pub const ROOT: InodeId = 1;
 impl Vfs {
     /// An empty tree.
     pub fn new() -> Self {
-        Vfs::default()
+        Vfs { forget_at: super::evict::KEEP, ..Vfs::default() }
     }
 
     /// The root directory.
@@ -249,14 +280,21 @@ impl Vfs {
         self.inodes.get(&id).ok_or(Errno::ENOENT)
     }
 
-    /// The inode. ENOENT.
+    /// The inode, to change what it is or says. ENOENT.
     pub fn inode_mut(&mut self, id: InodeId) -> Result<&mut Inode, Errno> {
+        let node = self.inodes.get_mut(&id).ok_or(Errno::ENOENT)?;
+        node.changed = true;
+        Ok(node)
+    }
+
+    /// The inode, to count its users. ENOENT.
+    pub fn inode_users(&mut self, id: InodeId) -> Result<&mut Inode, Errno> {
         self.inodes.get_mut(&id).ok_or(Errno::ENOENT)
     }
 
     /// The directory's contents. ENOTDIR.
     pub fn dir_mut(&mut self, id: InodeId) -> Result<&mut Dir, Errno> {
-        match &mut self.inode_mut(id)?.kind {
+        match &mut self.inode_users(id)?.kind {
             Kind::Dir(dir) => Ok(dir),
             _ => Err(Errno::ENOTDIR),
         }
@@ -285,6 +323,7 @@ impl Vfs {
             if self.upper_count >= MAX_UPPER_INODES {
                 return Err(Errno::ENOSPC);
             }
+            self.mounts.count_inode(fs)?;
             self.upper_count += 1;
             stat.ino = UPPER_INO + id;
             stat.dev = UPPER_DEV
@@ -294,6 +333,7 @@ impl Vfs {
                     FsKind::Shm => 2,
                     FsKind::Proc => 3,
                     FsKind::Sys => 4,
+                    FsKind::Mount(n) => 8 + u64::from(n),
                 };
             stat.blksize = 4096;
         }
@@ -305,10 +345,23 @@ impl Vfs {
             opens: 0,
             xattrs: BTreeMap::new(),
             fs,
+            changed: false,
             seals: None,
         };
         self.inodes.insert(id, inode);
         Ok(id)
+    }
+
+    /// Inodes that a file system may have, and how many of them are free.
+    pub fn inode_room(&self, fs: Option<FsKind>) -> (u64, u64) {
+        let free = MAX_UPPER_INODES.saturating_sub(self.upper_count);
+        match fs.and_then(|fs| self.mounts.of(fs)).map(|m| &m.what) {
+            Some(super::mount::What::Tmpfs { max_inodes, inodes, .. }) => {
+                let most = (*max_inodes).min(MAX_UPPER_INODES);
+                (most, most.saturating_sub(*inodes).min(free))
+            }
+            _ => (MAX_UPPER_INODES, free),
+        }
     }
 
     /// Forgets an inode and gives back its pages, for the caller to free.
@@ -319,6 +372,7 @@ impl Vfs {
         let attrs: usize = inode.xattrs.iter().map(|(k, v)| k.len() + v.len() + 1).sum();
         self.small_bytes = self.small_bytes.saturating_sub(u64_of(attrs));
         if inode.stat.ino >= UPPER_INO {
+            self.mounts.uncount_inode(inode.fs);
             self.upper_count = self.upper_count.saturating_sub(1);
         }
         match inode.kind {

@@ -46,6 +46,11 @@ impl Kernel {
         let fs = self.may_change(&creds, walk.parent)?;
         let stat = self.new_stat(&creds, walk.parent, &kind, mode)?;
         let is_dir = stat.mode & super::inode::S_IFMT == S_IFDIR;
+        if self.is_live(walk.parent) {
+            let id = self.live_create(&creds, walk.parent, &walk.name, &kind, &stat)?;
+            self.notify_name(walk.parent, &walk.name, is_dir, g::IN_CREATE);
+            return Ok(id);
+        }
         let id = self.bind_new(walk.parent, &walk.name, kind, Stat { rdev, ..stat }, fs)?;
         self.touch_dir(walk.parent, i64::from(is_dir));
         self.notify_name(walk.parent, &walk.name, is_dir, g::IN_CREATE);
@@ -62,6 +67,9 @@ impl Kernel {
     ) -> Result<InodeId, Errno> {
         let creds = self.creds_of(tid);
         let fs = self.may_change(&creds, dir)?;
+        if self.is_live(dir) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let kind = Kind::File(BTreeMap::new());
         let mode = super::inode::S_IFREG | (mode & 0o7777 & !self.umask_of(tid));
         let stat = self.new_stat(&creds, dir, &kind, mode)?;
@@ -121,7 +129,7 @@ impl Kernel {
         if d.stat.mode & 0o1000 != 0 && !owner {
             return Err(Errno::EPERM);
         }
-        if d.fs != v.fs {
+        if d.fs != v.fs || self.vfs.mounts.covers(victim) {
             return Err(Errno::EBUSY);
         }
         Ok(())
@@ -154,9 +162,9 @@ impl Kernel {
         for id in gone {
             self.notify_gone(id);
             self.fifo_forget(id);
-            let limited = self.is_limited(id);
+            let charge = self.charge_of(id);
             let pages = self.vfs.drop_inode(id);
-            self.frame_free_pages(pages, limited);
+            self.frame_free_pages(pages, charge);
         }
     }
 
@@ -192,6 +200,10 @@ impl Kernel {
         if is_dir {
             return Err(Errno::EISDIR);
         }
+        self.not_bound_over(walk)?;
+        if self.is_live(walk.parent) {
+            self.live_unlink(walk.parent, &walk.name, false)?;
+        }
         self.vfs.dir_mut(walk.parent)?.remove(&walk.name);
         self.touch_dir(walk.parent, 0);
         self.notify_inode(id, g::IN_ATTRIB, b"", 0);
@@ -223,14 +235,25 @@ impl Kernel {
         if !self.vfs.inode(id)?.is_dir() {
             return Err(Errno::ENOTDIR);
         }
+        self.not_bound_over(walk)?;
         if !self.is_empty_dir(id)? {
             return Err(Errno::ENOTEMPTY);
+        }
+        if self.is_live(walk.parent) {
+            self.live_unlink(walk.parent, &walk.name, true)?;
         }
         self.vfs.dir_mut(walk.parent)?.remove(&walk.name);
         self.touch_dir(walk.parent, -1);
         self.unlink_inode(id)?;
         self.notify_name(walk.parent, &walk.name, true, g::IN_DELETE);
         Ok(())
+    }
+
+    /// A name that something is mounted on stays. EBUSY.
+    fn not_bound_over(&self, walk: &Walk) -> Result<(), Errno> {
+        let covered =
+            self.vfs.dir(walk.parent)?.inode_of(&walk.name).is_some_and(|i| self.vfs.mounts.covers(i));
+        if covered { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     fn is_empty_dir(&mut self, id: InodeId) -> Result<bool, Errno> {
@@ -257,6 +280,11 @@ impl Kernel {
         self.may_change(&creds, walk.parent)?;
         if self.vfs.upper_count >= super::inode::MAX_UPPER_INODES {
             return Err(Errno::ENOSPC);
+        }
+        if self.is_live(inode) {
+            self.live_link(inode, walk.parent, &walk.name)?;
+            self.notify_name(walk.parent, &walk.name, false, g::IN_CREATE);
+            return Ok(());
         }
         self.copy_up(inode)?;
         let now = self.now_pair();
@@ -323,6 +351,12 @@ impl Kernel {
                 }
             }
         }
+        for walk in [from, to] {
+            self.not_bound_over(walk)?;
+        }
+        if self.is_live(from.parent) {
+            self.live_rename((from.parent, &from.name), (to.parent, &to.name), keep, swap)?;
+        }
         let subdir = |yes: bool| i64::from(yes);
         if let (Some(target), true) = (to.inode, swap) {
             self.vfs.dir_mut(from.parent)?.set(&from.name, Target::Inode(target));
@@ -381,6 +415,9 @@ impl Kernel {
 
     /// Makes all lower names of a directory known.
     pub(super) fn list_lower(&mut self, id: InodeId) -> Result<(), Errno> {
+        if self.is_live(id) {
+            return self.live_list(id);
+        }
         let dir = self.vfs.dir(id)?;
         let (Some(path), Some(root), false) = (&dir.lower, &self.vfs.root_fd, dir.listed) else {
             return Ok(());
@@ -421,7 +458,10 @@ impl Kernel {
             out.extend(rest.into_iter().filter(|l| l.next > from).take(room));
             return Ok(out);
         }
-        self.list_lower(id)?;
+        // A listing of a directory of the host is made when it begins, not at each piece of it.
+        if cookie <= 2 || !self.is_live(id) {
+            self.list_lower(id)?;
+        }
         let dir = self.vfs.dir(id)?;
         let after = cookie.max(2).saturating_add(1);
         for (at, name) in dir.order.range(after..) {

@@ -1,7 +1,7 @@
 //! Pages of the arena that hold the contents of in-memory files, from the one allocator of extents.
 
 use super::InodeId;
-use super::inode::Kind;
+use super::inode::{FsKind, Kind};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::u64_of;
@@ -10,6 +10,17 @@ use std::collections::BTreeMap;
 
 /// Pages that are allocated for a file in one piece at most: a large page's worth.
 const CHUNK: u64 = 512;
+
+/// What a file's pages count against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// Nothing but the sandbox's memory.
+    Nothing,
+    /// What all in-memory files may hold.
+    All,
+    /// That, and the size of the file system mounted under this number.
+    Mount(u32),
+}
 
 impl Kernel {
     /// Pages that in-memory files may still take.
@@ -20,30 +31,26 @@ impl Kernel {
     /// A zeroed page with one user. ENOSPC when in-memory files hold half of the sandbox's memory limit (as tmpfs(5) does by default), so
     /// that a full file system is an error of the writer and does not kill anybody, or when the arena is full.
     pub fn frame_alloc_page(&mut self) -> Result<Gpa, Errno> {
-        self.frame_alloc_pages(1, true)
+        self.frame_alloc_pages(1, Charge::All)
     }
 
     /// The same for `count` pages side by side. Files without a name (memfd_create(2), shared anonymous memory) have no such limit
-    /// (`limited` is false), as on Linux: they are charged to the sandbox's memory.
-    fn frame_alloc_pages(&mut self, count: u64, limited: bool) -> Result<Gpa, Errno> {
-        if limited && count > self.file_pages_left() {
+    /// ([`Charge::Nothing`]), as on Linux: they are charged to the sandbox's memory.
+    fn frame_alloc_pages(&mut self, count: u64, charge: Charge) -> Result<Gpa, Errno> {
+        if count > self.charge_left(charge) {
             return Err(Errno::ENOSPC);
         }
         let gpa = self.frames_alloc(count * PAGE_SIZE).map_err(|_| Errno::ENOSPC)?;
-        if limited {
-            self.vfs.file_pages += count;
-        }
+        self.charge_pages(charge, count);
         Ok(gpa)
     }
 
     /// One user less of each page of a file that goes; the last one's going empties the page and makes it free. Mappings of the pages
     /// are users of their own.
-    pub(super) fn frame_free_pages(&mut self, pages: impl IntoIterator<Item = Gpa>, limited: bool) {
+    pub(super) fn frame_free_pages(&mut self, pages: impl IntoIterator<Item = Gpa>, charge: Charge) {
         let mut run: Option<(Gpa, u64)> = None;
         for gpa in pages {
-            if limited {
-                self.vfs.file_pages = self.vfs.file_pages.saturating_sub(1);
-            }
+            self.uncharge_page(charge);
             run = match run {
                 Some((start, len)) if start + len == gpa => Some((start, len + PAGE_SIZE)),
                 other => {
@@ -59,9 +66,42 @@ impl Kernel {
         }
     }
 
-    /// Whether the pages of a file count against the space of the in-memory file systems.
-    pub(super) fn is_limited(&self, inode: InodeId) -> bool {
-        self.vfs.inode(inode).is_ok_and(|n| n.seals.is_none())
+    /// What the pages of a file count against.
+    pub(super) fn charge_of(&self, inode: InodeId) -> Charge {
+        match self.vfs.inode(inode) {
+            Ok(node) if node.seals.is_none() => match node.fs {
+                FsKind::Mount(n) => Charge::Mount(n),
+                _ => Charge::All,
+            },
+            _ => Charge::Nothing,
+        }
+    }
+
+    /// Pages that may still be charged so.
+    pub(super) fn charge_left(&self, charge: Charge) -> u64 {
+        match charge {
+            Charge::Nothing => u64::MAX,
+            Charge::All => self.file_pages_left(),
+            Charge::Mount(n) => self.file_pages_left().min(self.vfs.mounts.pages_left(n)),
+        }
+    }
+
+    fn charge_pages(&mut self, charge: Charge, count: u64) {
+        if charge != Charge::Nothing {
+            self.vfs.file_pages += count;
+        }
+        if let Charge::Mount(n) = charge {
+            self.vfs.mounts.add_pages(n, count);
+        }
+    }
+
+    fn uncharge_page(&mut self, charge: Charge) {
+        if charge != Charge::Nothing {
+            self.vfs.file_pages = self.vfs.file_pages.saturating_sub(1);
+        }
+        if let Charge::Mount(n) = charge {
+            self.vfs.mounts.sub_pages(n, 1);
+        }
     }
 
     /// The arena pages of `count` pages of an in-memory file from page `first`, made where they are missing, as runs: (first page, gpa,
@@ -73,7 +113,7 @@ impl Kernel {
         count: u64,
     ) -> Result<Vec<(u64, Gpa, u64)>, Errno> {
         self.copy_up(inode)?;
-        let limited = self.is_limited(inode);
+        let charge = self.charge_of(inode);
         let end = first.saturating_add(count);
         let Kind::File(pages) = &self.vfs.inode(inode)?.kind else { return Err(Errno::EINVAL) };
         let mut missing: Vec<(u64, u64)> = Vec::new();
@@ -90,10 +130,10 @@ impl Kernel {
         let mut failed = None;
         for (at, n) in missing {
             // Page by page where a whole piece is too much.
-            let pieces = match self.frame_alloc_pages(n, limited) {
+            let pieces = match self.frame_alloc_pages(n, charge) {
                 Ok(gpa) => vec![(at, gpa, n)],
                 Err(_) => (at..at + n)
-                    .map_while(|i| self.frame_alloc_pages(1, limited).ok().map(|gpa| (i, gpa, 1)))
+                    .map_while(|i| self.frame_alloc_pages(1, charge).ok().map(|gpa| (i, gpa, 1)))
                     .collect(),
             };
             let done: u64 = pieces.iter().map(|p| p.2).sum();

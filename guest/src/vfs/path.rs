@@ -1,6 +1,6 @@
 //! Walking paths: components, symbolic links, dot-dot, the root jail, permissions.
 
-use super::inode::{Kind, S_IFLNK, Target};
+use super::inode::{Kind, S_IFDIR, S_IFLNK, S_IFREG, Target};
 use super::{FileKind, InodeId, lower};
 use crate::abi::{AT_FDCWD, NAME_MAX, PATH_MAX};
 use crate::errno::Errno;
@@ -91,7 +91,11 @@ impl Kernel {
 
     /// Checks `mask` (MAY_*) against an inode's mode for these credentials. EACCES.
     pub fn permission(&self, creds: &Creds, inode: InodeId, mask: u32) -> Result<(), Errno> {
-        let inode = self.vfs.inode(inode)?;
+        let id = inode;
+        let inode = self.vfs.inode(id)?;
+        if mask & MAY_WRITE != 0 && matches!(inode.file_type(), S_IFREG | S_IFDIR | S_IFLNK) {
+            self.want_write(id)?;
+        }
         let mode = inode.stat.mode;
         if creds.fsuid == 0 {
             // Root may do all, but execute only what somebody may execute.
@@ -124,6 +128,9 @@ impl Kernel {
     pub fn lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>, Errno> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
+        }
+        if self.is_live(dir) && self.vfs.inode(dir)?.is_dir() {
+            return self.live_lookup(dir, name);
         }
         let inode = self.vfs.inode(dir)?;
         let fs = inode.fs;
@@ -271,7 +278,7 @@ impl Kernel {
                 at = Walk { parent: cur, name: Vec::new(), last: kind, inode: Some(cur), file: None, dir };
                 continue;
             }
-            let Some(id) = self.lookup(cur, &name)? else {
+            let Some(id) = self.lookup(cur, &name)?.map(|id| self.vfs.mounts.top(id)) else {
                 if !last {
                     return Err(Errno::ENOENT);
                 }

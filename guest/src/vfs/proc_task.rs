@@ -40,6 +40,7 @@ impl Kernel {
             FsKind::Sys => 2,
             FsKind::Dev => 3,
             FsKind::Shm => 4,
+            FsKind::Mount(n) => u64::from(n).saturating_sub(20),
         }
     }
 
@@ -62,13 +63,26 @@ impl Kernel {
             ["statm"] => format!("{} {} 0 0 0 {} 0\n", vsize / 4096, rss / 4096, rss / 4096),
             ["status"] => self.status_text(process, task, vsize, rss),
             ["limits"] => limits_text(process),
-            ["mounts"] => MOUNTS.iter().map(|(t, at, o)| format!("{t} {at} {t} {o} 0 0\n")).collect(),
+            ["mounts"] => {
+                let fixed = MOUNTS.iter().map(|(t, at, o)| format!("{t} {at} {t} {o} 0 0\n"));
+                let made = self.mount_lines();
+                fixed
+                    .chain(made.iter().map(|(_, at, source, t, o)| format!("{source} {at} {t} {o} 0 0\n")))
+                    .collect()
+            }
             ["mountinfo"] => (20..)
                 .zip(MOUNTS)
                 .map(|(n, (t, at, o))| {
                     let parent = if n == 20 { 1 } else { 20 };
                     format!("{n} {parent} 0:{n} / {at} {o} - {t} {t} {o}\n")
                 })
+                .chain(self.mount_lines().iter().map(|(n, at, source, t, o)| {
+                    let (flags, rest) = o.split_once(",size").map_or((o.as_str(), ""), |(f, _)| (f, o));
+                    format!(
+                        "{n} 20 0:{n} / {at} {flags} - {t} {source} {}\n",
+                        if rest.is_empty() { o } else { rest }
+                    )
+                }))
                 .collect(),
             ["cgroup"] => "0::/\n".into(),
             ["oom_score_adj"] => "0\n".into(),

@@ -529,3 +529,57 @@ proptest! {
         prop_assert_eq!(k.vfs.inode(ROOT).unwrap().file_type() == S_IFLNK, false);
     }
 }
+
+/// A walk over the whole tree of the host left an inode for each file of it.
+#[test]
+fn what_was_only_looked_at_is_forgotten() {
+    let top = tempfile::tempdir().unwrap();
+    for d in 0..10 {
+        fs::create_dir(top.path().join(format!("d{d}"))).unwrap();
+        for f in 0..20 {
+            fs::write(top.path().join(format!("d{d}/f{f}")), format!("{d} {f}")).unwrap();
+        }
+    }
+    let mut k = kernel(top.path());
+    let path = |d: usize, f: usize| format!("/d{d}/f{f}");
+    let find = |k: &mut Kernel, path: &str| {
+        let walk = k.resolve(0, AT_FDCWD, path.as_bytes(), true).unwrap();
+        k.existing(&walk).unwrap()
+    };
+    let mut numbers = Vec::new();
+    for d in 0..10 {
+        for f in 0..20 {
+            let id = find(&mut k, &path(d, f));
+            numbers.push(k.inode_stat(id).unwrap());
+        }
+    }
+    let open_file = open(&mut k, "/d1/f1", g::O_RDONLY).unwrap();
+    let changed = find(&mut k, "/d2/f2");
+    k.vfs.inode_mut(changed).unwrap().stat.mode = super::inode::S_IFREG | 0o600;
+    let walk = k.resolve(0, AT_FDCWD, b"/d3/f3", false).unwrap();
+    k.unlink(0, &walk).unwrap();
+    let written = k.open_path(0, AT_FDCWD, b"/d4/f4", g::O_RDWR | g::O_TRUNC, 0).unwrap();
+    k.file_unref(written);
+
+    let before = k.vfs.inodes.len();
+    k.vfs.forget_at = 0;
+    k.forget_idle_inodes();
+    let after = k.vfs.inodes.len();
+    assert!(before - after >= 190, "{before} to {after}");
+    let mut text = [0; 8];
+    assert_eq!(k.inode_read(open_file, 0, &mut text).unwrap(), 3);
+    assert_eq!(&text[..3], b"1 1");
+    assert_eq!(find(&mut k, "/d2/f2"), changed);
+    assert_eq!(k.inode_stat(changed).unwrap().mode & 0o777, 0o600);
+    assert!(k.resolve(0, AT_FDCWD, b"/d3/f3", false).unwrap().inode.is_none());
+    let emptied = find(&mut k, "/d4/f4");
+    assert_eq!(k.inode_stat(emptied).unwrap().size, 0);
+    for d in 5..10 {
+        for f in 0..20 {
+            let id = find(&mut k, &path(d, f));
+            assert_eq!(k.inode_stat(id).unwrap(), numbers[d * 20 + f]);
+        }
+        let dir = find(&mut k, &format!("/d{d}"));
+        assert_eq!(k.inode_readdir(dir, 0, 100).unwrap().len(), 22);
+    }
+}

@@ -253,9 +253,12 @@ impl Kernel {
             return Ok(Opening::Fifo(id));
         }
         if kind == S_IFREG {
+            if self.is_live(id) {
+                self.live_open(id, writes || trunc)?;
+            }
             if trunc {
                 self.inode_truncate(id, 0)?;
-            } else if writes {
+            } else if writes && !self.is_live(id) {
                 self.copy_up(id)?;
             }
         }
@@ -272,6 +275,9 @@ impl Kernel {
         }
         let mode = S_IFREG | (mode & 0o7777 & !self.umask_of(tid));
         let id = self.create(tid, walk, Kind::File(BTreeMap::new()), mode, 0)?;
+        if self.is_live(id) {
+            self.live_open(id, flags & g::O_ACCMODE != g::O_RDONLY)?;
+        }
         self.open_inode(id, flags)
     }
 
@@ -347,14 +353,21 @@ impl Kernel {
 
     /// What stat(2) says of an inode.
     pub fn inode_stat(&mut self, inode: InodeId) -> Result<Stat, Errno> {
+        if self.is_live(inode) {
+            self.live_refresh(inode)?;
+        }
         Ok(self.vfs.inode(inode)?.stat)
     }
 
     /// A file description is opened on (`+1`) or closed from (`-1`) an inode: an unlinked inode lives until the last closes.
     pub fn inode_open_count(&mut self, inode: InodeId, delta: i32) {
-        let Ok(node) = self.vfs.inode_mut(inode) else { return };
+        let Ok(node) = self.vfs.inode_users(inode) else { return };
         node.opens = node.opens.saturating_add_signed(delta);
-        if node.opens == 0 && node.stat.nlink == 0 {
+        let (idle, gone) = (node.opens == 0, node.opens == 0 && node.stat.nlink == 0);
+        if idle {
+            self.live_close(inode);
+        }
+        if gone {
             self.reap_inode(inode);
         }
     }

@@ -10,7 +10,8 @@ use crate::wait::SysResult;
 use linux_raw_sys::general::IN_MODIFY;
 
 pub(super) fn fsync(c: &mut Context<'_>, &[fd, ..]: &[u64; 6]) -> SysResult {
-    inode(c, fd)?;
+    let inode = inode(c, fd)?;
+    c.k.live_sync(inode)?;
     ret(0)
 }
 
@@ -89,6 +90,9 @@ pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64
         return Err(Errno::ENODEV);
     }
     let end = offset.checked_add(len).filter(|e| e.cast_signed() >= 0).ok_or(Errno::EFBIG)?;
+    if c.k.live_allocate(inode, mode, offset, len)? {
+        return ret(0);
+    }
     match mode & !KEEP_SIZE {
         PUNCH_HOLE => c.k.inode_punch(inode, offset, end)?,
         COLLAPSE => c.k.inode_collapse(inode, offset, len)?,

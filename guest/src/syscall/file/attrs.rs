@@ -44,12 +44,19 @@ fn change_mode(c: &mut Context<'_>, object: Object, mode: u64) -> SysResult {
     if creds.fsuid != 0 && creds.fsuid != node.stat.uid {
         return Err(Errno::EPERM);
     }
+    c.k.want_write(id)?;
+    let node = c.k.vfs.inode_mut(id)?;
     let mut mode = low32(mode) & 0o7777;
     if creds.fsuid != 0 && creds.fsgid != node.stat.gid && !creds.groups.contains(&node.stat.gid) {
         mode &= !0o2000;
     }
-    node.stat.mode = (node.stat.mode & S_IFMT) | mode;
-    node.stat.ctime = now;
+    if c.k.is_live(id) {
+        c.k.live_chmod(id, mode)?;
+    } else {
+        let node = c.k.vfs.inode_mut(id)?;
+        node.stat.mode = (node.stat.mode & S_IFMT) | mode;
+        node.stat.ctime = now;
+    }
     c.k.notify_both(id, g::IN_ATTRIB);
     ret(0)
 }
@@ -100,6 +107,13 @@ fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysR
             return Err(Errno::EPERM);
         }
     }
+    c.k.want_write(id)?;
+    if c.k.is_live(id) {
+        c.k.live_chown(id, uid, gid)?;
+        c.k.notify_both(id, g::IN_ATTRIB);
+        return ret(0);
+    }
+    let node = c.k.vfs.inode_mut(id)?;
     if uid != NO_ID {
         node.stat.uid = uid;
     }
@@ -179,6 +193,17 @@ fn set_times(c: &mut Context<'_>, object: Object, times: [NewTime; 2]) -> SysRes
         return ret(0);
     }
     may_set_times(c, id, times == [NewTime::Now; 2])?;
+    c.k.want_write(id)?;
+    if c.k.is_live(id) {
+        let raw = |t: NewTime| match t {
+            NewTime::Now => (0, UTIME_NOW.cast_signed()),
+            NewTime::At(secs, ns) => (secs, i64::from(ns)),
+            NewTime::Keep => (0, UTIME_OMIT.cast_signed()),
+        };
+        c.k.live_times(id, times.map(raw))?;
+        c.k.notify_both(id, g::IN_ATTRIB);
+        return ret(0);
+    }
     let now = c.k.now_pair();
     let stat = &mut c.k.vfs.inode_mut(id)?.stat;
     for (to, new) in [&mut stat.atime, &mut stat.mtime].into_iter().zip(times) {

@@ -8,6 +8,7 @@ use crate::platform::Va;
 use crate::syscall::{Context, ret};
 use crate::task::Tid;
 use crate::vfs::inode::FsKind;
+use crate::vfs::mount::What;
 use crate::vfs::{InodeId, Stat};
 use crate::wait::{Outcome, SysResult};
 use linux_raw_sys::general as g;
@@ -189,23 +190,44 @@ pub(super) fn readlinkat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 }
 
 fn put_statfs(c: &mut Context<'_>, inode: Option<InodeId>, out: u64) -> SysResult {
+    let fs = match inode {
+        Some(id) => Some(c.k.vfs.inode(id)?.fs),
+        None => None,
+    };
+    let mount = fs.and_then(|fs| c.k.vfs.mounts.of(fs));
+    let flags = 0x20 | u64::from(mount.is_some_and(|m| m.flags & 1 != 0));
+    if let Some([magic, size, blocks, free, available, files, free_files]) =
+        fs.and_then(|fs| c.k.live_statfs(fs))
+    {
+        let mut b = Bytes::default();
+        b.u64(magic).u64(size).u64(blocks).u64(free).u64(available).u64(files).u64(free_files);
+        b.u64(0).u64(255).u64(size).u64(flags);
+        b.0.resize(120, 0);
+        c.k.copy_out(c.tid, out, &b.0)?;
+        return Ok(Outcome::Return(0));
+    }
     let magic: u32 = match inode {
         None => 0x5049_5045,
         Some(id) => match c.k.vfs.inode(id)?.fs {
             FsKind::Root => g::OVERLAYFS_SUPER_MAGIC,
-            FsKind::Dev | FsKind::Shm => g::TMPFS_MAGIC,
+            FsKind::Dev | FsKind::Shm | FsKind::Mount(_) => g::TMPFS_MAGIC,
             FsKind::Proc => 0x9fa0,
             FsKind::Sys => 0x6265_6572,
         },
     };
-    let blocks = c.k.limits.memory / 4096;
-    let free = blocks.saturating_sub(c.k.platform.resident() / 4096);
+    let (all_files, free_files) = c.k.vfs.inode_room(fs);
+    let (blocks, free) = match mount.map(|m| &m.what) {
+        Some(What::Tmpfs { max_pages, pages, .. }) => {
+            (*max_pages, max_pages.saturating_sub(*pages).min(c.k.file_pages_left()))
+        }
+        _ => (c.k.limits.memory / 2 / 4096, c.k.file_pages_left()),
+    };
     let (blocks, free) =
         if matches!(magic, 0x9fa0 | 0x6265_6572 | 0x5049_5045) { (0, 0) } else { (blocks, free) };
     let mut b = Bytes::default();
     b.u64(u64::from(magic)).u64(4096).u64(blocks).u64(free).u64(free);
-    b.u64(crate::vfs::inode::MAX_UPPER_INODES).u64(crate::vfs::inode::MAX_UPPER_INODES / 2);
-    b.u64(0).u64(255).u64(4096).u64(0x1020);
+    b.u64(all_files).u64(free_files);
+    b.u64(0).u64(255).u64(4096).u64(flags | if magic == g::TMPFS_MAGIC { 0 } else { 0x1000 });
     b.0.resize(120, 0);
     c.k.copy_out(c.tid, out, &b.0)?;
     Ok(Outcome::Return(0))

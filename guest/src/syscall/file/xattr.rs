@@ -68,7 +68,10 @@ fn holder(c: &mut Context<'_>, object: Object, name: &[u8], mask: u32) -> Result
         }
         c.k.permission(&creds, id, mask)?;
     }
-    if matches!(c.k.vfs.inode(id)?.kind, Kind::Synth(_)) {
+    if writes {
+        c.k.want_write(id)?;
+    }
+    if matches!(c.k.vfs.inode(id)?.kind, Kind::Synth(_)) || c.k.is_live(id) {
         return Err(Errno::EOPNOTSUPP);
     }
     if space(name)? == Space::Security && writes && !root {
