@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub mod left;
+pub mod listed;
 pub mod tree;
 
 /// Nothing that a test starts may take longer.
