@@ -14,7 +14,7 @@ echo {a..e} {1..10..3} pre{x,y}post
 s=hello.tar.gz; echo "${s%.*} ${s%%.*} ${s#*.} ${s/l/L} ${s//l/L} ${#s} ${s:1:3}"
 sleep 60 & sleep 60 & jobs | wc -l; kill %1 %2; wait; echo "$(jobs -r | wc -l)"
 set -m; sleep 0.02 & fg %1 >/dev/null; echo $?; set +m
-read -t 0.05 -r x < <(sleep 1); echo $?
+read -t 0.05 -r x < <(sleep 0.2); echo $?
 trap 'echo chld' CHLD; /bin/true; trap - CHLD
 f() { local x=1; trap 'echo returned' RETURN; x=2; }; f; trap - RETURN
 mapfile -t lines < <(seq 3); echo "${#lines[@]}"

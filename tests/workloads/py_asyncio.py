@@ -35,7 +35,7 @@ async def main():
 
     child = await asyncio.create_subprocess_exec("/usr/bin/tr", "a-z", "A-Z", stdin=-1, stdout=-1)
     print(await child.communicate(b"through a child\n"), child.returncode)
-    child = await asyncio.create_subprocess_shell("sleep 60")
+    child = await asyncio.create_subprocess_shell("exec sleep 60")
     child.terminate()
     print(await child.wait())
     many = await asyncio.gather(*[asyncio.create_subprocess_exec("/bin/sh", "-c", f"exit {n}") for n in range(6)])
