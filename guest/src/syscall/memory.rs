@@ -93,10 +93,13 @@ pub const TABLE: &[Entry] = &[
         "no core serialisation; other vCPUs are kicked, not waited for",
         membarrier,
     ),
-    Entry {
-        support: super::Support::Refused(Errno::ENOSPC, "no protection keys"),
-        ..Entry::full(g::__NR_pkey_alloc, "pkey_alloc", &[Arg::Hex, Arg::Hex], pkey_alloc)
-    },
+    Entry::partial(
+        g::__NR_pkey_alloc,
+        "pkey_alloc",
+        &[Arg::Hex, Arg::Hex],
+        "no key is ever free, as on processors without them (ENOSPC)",
+        pkey_alloc,
+    ),
     Entry::partial(g::__NR_pkey_free, "pkey_free", &[Arg::Int], "no key is ever allocated", pkey_free),
     Entry::partial(
         g::__NR_pkey_mprotect,

@@ -17,6 +17,7 @@ const MAX_SYNTH: usize = 4096;
 
 const PROC_TOP: &[&str] = &[
     "cmdline",
+    "cgroups",
     "cpuinfo",
     "filesystems",
     "loadavg",
@@ -34,6 +35,7 @@ const PROC_TASK: &[&str] = &[
     "cgroup",
     "cmdline",
     "comm",
+    "coredump_filter",
     "cwd",
     "environ",
     "exe",
@@ -95,6 +97,7 @@ const FIXED: &[&str] = &[
     "sys/fs/",
     "sys/fs/cgroup/",
     "sys/kernel/",
+    "sys/kernel/debug/",
     "sys/kernel/mm/",
     "sys/kernel/mm/hugepages/",
     "sys/kernel/mm/transparent_hugepage/",
@@ -395,6 +398,8 @@ impl Kernel {
                 (0..cpus).map(|n| format!("processor\t: {n}\n{}\n", self.vfs.cpuinfo)).collect()
             }
             ["proc", "filesystems"] => "nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\toverlay\n".into(),
+            // No controller of version 1 is there; version 2 has none to list here.
+            ["proc", "cgroups"] => "#subsys_name\thierarchy\tnum_cgroups\tenabled\n".into(),
             ["proc", "loadavg"] => {
                 let running = self.sched.waiting() + 1;
                 format!("0.00 0.00 0.00 {running}/{} {}\n", self.tasks.len(), self.next_id.saturating_sub(1))
