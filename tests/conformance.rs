@@ -137,3 +137,23 @@ fn pipes() {
 fn remote() {
     family("remote", 188, &[]);
 }
+
+#[test]
+fn tty() {
+    family("tty", 800, &[]);
+}
+
+#[test]
+fn process() {
+    family("process", 390, &[]);
+}
+
+#[test]
+fn timers() {
+    family("timers", 230, &[]);
+}
+
+#[test]
+fn signals() {
+    family("signals", 380, &[]);
+}

@@ -19,6 +19,7 @@ mod report;
 mod signals;
 mod size;
 mod summary;
+mod terminal;
 
 /// Exit status for an error of coppice's own, as env(1) and docker(1) use it.
 const EXIT_OWN_ERROR: u8 = 125;

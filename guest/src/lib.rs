@@ -32,5 +32,6 @@ pub mod syscall;
 pub mod task;
 pub mod time;
 pub mod timers;
+pub mod tty;
 pub mod vfs;
 pub mod wait;

@@ -90,6 +90,11 @@ impl Sched {
         }
     }
 
+    /// Takes a task that stops off the queue; its vCPU keeps its extended state.
+    pub fn unqueue(&mut self, tid: Tid) {
+        self.queue.retain(|t| *t != tid);
+    }
+
     /// Takes the next task for a vCPU: the one it just ran if that is still runnable, else the first whose extended state no other
     /// vCPU holds.
     pub fn pick(&mut self, vcpu: usize, tasks: &BTreeMap<Tid, Task>) -> Option<Tid> {

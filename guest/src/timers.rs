@@ -1,7 +1,6 @@
 //! Interval timers (setitimer(2)) and POSIX timers (timer_create(2)): their state and what happens when they fire.
 //!
-//! Every armed timer has one entry in the kernel's queue, on `CLOCK_MONOTONIC`. Timers of processor time are
-//! approximated by wall time.
+//! Every armed timer has one entry in the kernel's queue, on `CLOCK_MONOTONIC`; those of processor time are in `cpu`.
 
 use crate::kernel::Kernel;
 use crate::platform::Ns;
@@ -10,6 +9,8 @@ use crate::task::Tid;
 use crate::time::TimerAction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+pub mod cpu;
 
 /// Timers that one process may have.
 pub const MAX_TIMERS: usize = 1024;
@@ -53,8 +54,10 @@ pub struct PosixTimer {
 pub struct ProcessTimers {
     /// ITIMER_REAL.
     pub real: Armed,
-    /// ITIMER_VIRTUAL and ITIMER_PROF: kept for getitimer(2) only.
+    /// ITIMER_VIRTUAL and ITIMER_PROF, on their own clocks.
     pub cpu: [Armed; 2],
+    /// Processor time at which RLIMIT_CPU is told next, ns.
+    pub cpu_limit_told: Ns,
     /// timer_create(2).
     pub posix: BTreeMap<i32, PosixTimer>,
     /// Next timer id.
@@ -115,7 +118,7 @@ impl Kernel {
         }
     }
 
-    fn posix_expired(&mut self, pid: u32, id: i32, missed: u64) {
+    pub(crate) fn posix_expired(&mut self, pid: u32, id: i32, missed: u64) {
         let Some(t) = self.processes.get_mut(&pid).and_then(|p| p.aux.timers.posix.get_mut(&id)) else {
             return;
         };
@@ -136,7 +139,6 @@ impl Kernel {
         }
         if let Some(t) = self.processes.get_mut(&pid).and_then(|p| p.aux.timers.posix.get_mut(&id)) {
             t.queued = true;
-            t.last_overrun = std::mem::take(&mut t.overrun);
         }
         if t.thread == 0 {
             self.signal_process(pid, info);
@@ -158,14 +160,18 @@ impl Kernel {
         }
     }
 
-    /// A process's signal was taken off its queue: if a timer sent it, it may be queued again.
-    pub fn timer_signal_taken(&mut self, tid: Tid, info: &SigInfo) {
+    /// A process's signal was taken off its queue: if a timer sent it, it tells the overruns up to now and may be queued again.
+    pub fn timer_signal_taken(&mut self, tid: Tid, info: &mut SigInfo) {
         if info.code != -2 {
             return;
         }
         let id = info.fields.first().map_or(-1, |f| crate::num::low32(*f).cast_signed());
         if let Some(t) = self.process_of_mut(tid).and_then(|p| p.aux.timers.posix.get_mut(&id)) {
             t.queued = false;
+            t.last_overrun = std::mem::take(&mut t.overrun);
+            if let Some(first) = info.fields.first_mut() {
+                *first = u64::from(id.cast_unsigned()) | u64::from(t.last_overrun) << 32;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! `coppice run`: one program in a sandbox, no seeds. This process becomes the sandbox.
 
 use crate::signals::Inbox;
+use crate::terminal::{self, Raw, When};
 use anyhow::{Context, anyhow, bail};
 use guest::errno::Errno;
 use guest::exec::Spawn;
@@ -39,6 +40,11 @@ pub struct Args {
     workdir: Option<PathBuf>,
     #[command(flatten)]
     mounts: crate::mounts::MountArgs,
+    /// Give the program a terminal of its own (job control, line editing, window size) that is shown on this one [default: auto;
+    /// with -t alone: always]
+    #[arg(short = 't', long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true,
+          default_missing_value = "always", default_value = "auto", hide_default_value = true)]
+    tty: When,
     /// Print every system call with its arguments and result on stderr
     #[arg(long)]
     strace: bool,
@@ -66,6 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         bail!("the root {} is not a directory", args.rootfs.display());
     }
     let envp = environment(&args.env)?;
+    let tty = args.tty.resolve() && !(args.strace && args.tty == When::Auto);
     let cpus = usize::from(args.cpus).min(seedtree::sandbox::host_cpus());
     let mut inbox = Inbox::new().context("cannot catch signals")?;
     let limits = Limits { memory: args.memory, cpus, ..Limits::default() };
@@ -85,17 +92,31 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             argv,
             envp,
             workdir(args.workdir, &args.rootfs).into_os_string().into_encoded_bytes(),
+            tty,
         ) {
             eprintln!("coppice: {message}");
             return Ok(code);
         }
     }
+    let raw = if tty { Some(Raw::enter()) } else { None };
     let status = loop {
         let options = RunOptions { deadline: None, control: Some(inbox.fd()), stop_when_quiescent: false };
         match sandbox.run(&options)? {
             Stop::Exited(status) => break status,
             Stop::Control => {
                 for signal in inbox.take() {
+                    // The guest's terminal tells its foreground group; it is not for the first process.
+                    match (&raw, signal) {
+                        (Some(_), signal_hook::consts::SIGWINCH) => {
+                            sandbox.kernel().console_resize(terminal::size());
+                            continue;
+                        }
+                        (Some(raw), signal_hook::consts::SIGCONT) => {
+                            raw.again();
+                            continue;
+                        }
+                        _ => {}
+                    }
                     let signo = u32::try_from(signal).unwrap_or(15);
                     let info = SigInfo { signo, code: 0x80, ..SigInfo::default() };
                     sandbox.kernel().signal_process(1, info);
@@ -105,6 +126,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Stop::TimedOut | Stop::Answer(_) => {}
         }
     };
+    sandbox.kernel().console_drain();
+    drop(raw);
     let oom = sandbox.kernel().counters.oom_kills > 0;
     if oom {
         eprintln!(
@@ -166,6 +189,7 @@ fn start(
     argv: Vec<Vec<u8>>,
     envp: Vec<Vec<u8>>,
     cwd: Vec<u8>,
+    tty: bool,
 ) -> Result<(), (u8, String)> {
     let name = argv.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();
@@ -177,14 +201,21 @@ fn start(
     };
     let mut failed = Errno::ENOENT;
     for path in candidates {
-        let stdio = Stdio {
-            stdin: duplicate(std::io::stdin().as_fd()),
-            stdout: duplicate(std::io::stdout().as_fd()),
-            stderr: duplicate(std::io::stderr().as_fd()),
-            work: false,
+        let (stdin, stdout) = (duplicate(std::io::stdin().as_fd()), duplicate(std::io::stdout().as_fd()));
+        let stderr = duplicate(std::io::stderr().as_fd());
+        // Where standard error goes elsewhere than to the terminal it still does.
+        let apart = !rustix::termios::isatty(std::io::stderr()) && rustix::termios::isatty(std::io::stdout());
+        let stdio = if tty {
+            Kernel::console_stdio(stderr.filter(|_| apart))
+        } else {
+            Stdio { stdin, stdout, stderr, work: false }
         };
         let spawn = Spawn { path, argv: argv.clone(), envp: envp.clone(), cwd: cwd.clone() };
         match kernel.spawn_init(&spawn, stdio) {
+            Ok(tid) if tty => {
+                return attach(kernel, tid, apart)
+                    .map_err(|e| (125, format!("cannot give the program a terminal: {e:#}")));
+            }
             Ok(_) => return Ok(()),
             Err(Errno::ENOENT | Errno::ENOTDIR) if failed != Errno::ENOENT => {}
             Err(error) => failed = error,
@@ -198,6 +229,13 @@ fn start(
         Errno::EACCES => (126, format!("{shown}: permission denied")),
         other => (126, format!("{shown}: cannot be executed: {other}")),
     })
+}
+
+/// Gives the first process a terminal that is shown on this command's.
+fn attach(kernel: &mut Kernel, tid: u32, apart: bool) -> anyhow::Result<()> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    kernel.attach_console(tid, input, output, apart, terminal::size()).map_err(|e| anyhow!("{e}"))
 }
 
 fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {

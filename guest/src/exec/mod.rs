@@ -10,6 +10,8 @@ use crate::mm::{Backing, Prot, Special, VmFlags};
 use crate::num::{align_down, u64_of};
 use crate::platform::{PAGE_SIZE, Regs, TASK_SIZE, Va, Vcpu};
 use crate::task::{Process, Task, TaskState, Tid};
+use crate::vfs::FileKind;
+use crate::vfs::file::O_PATH;
 use std::collections::BTreeMap;
 
 pub mod elf;
@@ -114,7 +116,8 @@ impl Kernel {
 
     /// execve(2) for a task: on success its memory, signals and registers are the new program's; on failure nothing has changed.
     ///
-    /// A thread other than the first takes the process id over as its own: its old id is gone on return.
+    /// A thread other than the first takes the process id over as its own: its old id is gone on return. EAGAIN when other threads
+    /// have still to leave their vCPUs: they are about to, and the caller tries again when it is the only one.
     pub fn exec(
         &mut self,
         vcpu: Option<&mut dyn Vcpu>,
@@ -123,7 +126,7 @@ impl Kernel {
         argv: &[Vec<u8>],
         envp: &[Vec<u8>],
     ) -> Result<(), Errno> {
-        let file = self.open_path(tid, AT_FDCWD, path, 0, 0)?;
+        let file = self.open_path(tid, AT_FDCWD, path, O_PATH, 0)?;
         self.exec_file(vcpu, tid, file, path, argv, envp)
     }
 
@@ -140,7 +143,15 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let mut files = vec![file];
         let result = self.prepare(tid, path, argv, envp, &mut files);
-        let done = result.map(|(program, ready)| self.commit(vcpu, tid, &program, envp, ready));
+        let done = result.and_then(|(program, ready)| {
+            self.exit_siblings(tid);
+            if self.process_of(tid).is_some_and(|p| p.threads.len() > 1) {
+                self.mm_release(ready.mm);
+                return Err(Errno::EAGAIN);
+            }
+            self.commit(vcpu, tid, &program, envp, ready);
+            Ok(())
+        });
         for file in files {
             self.file_unref(file);
         }
@@ -149,8 +160,8 @@ impl Kernel {
 
     /// Opens a file for execution. EACCES unless it is a regular file with an x bit.
     fn open_program(&mut self, tid: Tid, path: &[u8]) -> Result<u64, Errno> {
-        let file = self.open_path(tid, AT_FDCWD, path, 0, 0)?;
-        match self.check_program(file) {
+        let file = self.open_path(tid, AT_FDCWD, path, O_PATH, 0)?;
+        match self.check_program(tid, file) {
             Ok(()) => Ok(file),
             Err(e) => {
                 self.file_unref(file);
@@ -159,10 +170,15 @@ impl Kernel {
         }
     }
 
-    fn check_program(&mut self, file: u64) -> Result<(), Errno> {
-        let stat = self.file_stat(file)?;
-        let regular = stat.mode & 0o170_000 == 0o100_000;
-        if regular && stat.mode & 0o111 != 0 { Ok(()) } else { Err(Errno::EACCES) }
+    /// EACCES unless it is a regular file that the task may execute.
+    fn check_program(&mut self, tid: Tid, file: u64) -> Result<(), Errno> {
+        let FileKind::Inode(inode) = self.open_file(file)?.kind else { return Err(Errno::EACCES) };
+        match self.file_stat(file)?.mode & 0o170_000 {
+            0o100_000 => {}
+            0o120_000 => return Err(Errno::ELOOP),
+            _ => return Err(Errno::EACCES),
+        }
+        self.permission(&self.creds_of(tid), inode, crate::vfs::path::MAY_EXEC)
     }
 
     /// Everything that can fail. `files` collects the references that the caller gives back.
@@ -174,7 +190,7 @@ impl Kernel {
         envp: &[Vec<u8>],
         files: &mut Vec<u64>,
     ) -> Result<(Program, Ready), Errno> {
-        self.check_program(*files.first().ok_or(Errno::ENOENT)?)?;
+        self.check_program(tid, *files.first().ok_or(Errno::ENOENT)?)?;
         let limit = self.soft_limit(tid, RLIMIT_STACK);
         check_sizes(argv, envp, limit)?;
         let program = self.find_program(tid, path, argv, files)?;
@@ -367,10 +383,6 @@ impl Kernel {
 
     /// The thread that called execve goes on under the id of its process.
     fn become_first(&mut self, tid: Tid, pid: u32) {
-        if self.tasks.contains_key(&pid) {
-            // The first thread is still on another vCPU and dies when it comes back: its id cannot be taken yet.
-            return;
-        }
         let Some(mut task) = self.tasks.remove(&tid) else { return };
         self.sched.remove(tid);
         task.tid = pid;

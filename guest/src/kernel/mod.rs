@@ -294,6 +294,7 @@ impl Kernel {
 
     /// Tells the kernel that a host descriptor it asked to poll is ready.
     pub fn host_ready(&mut self, fd: i32) {
+        self.console_ready(fd);
         for object in self.host_objects(fd) {
             self.wake(WaitKey::Object(object));
         }
@@ -314,7 +315,10 @@ impl Kernel {
     /// The earliest time at which [`Kernel::run_timers`] has something to do.
     pub fn next_deadline(&self) -> Option<Ns> {
         let tasks = self.deadlines.0.first().map(|(t, _)| *t);
-        let timers = self.next_timer();
+        let timers = match (self.next_timer(), self.cpu_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
         match (tasks, timers) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -417,7 +421,17 @@ impl Kernel {
             Exit::Preempted => {}
         }
         self.lambda_pump();
+        self.account(tid, now);
         self.after_exit(vcpu, tid, matches!(exit, Exit::Preempted));
+    }
+
+    /// Adds the time since an exit to the task's kernel time, and looks at its process's timers of processor time.
+    fn account(&mut self, tid: Tid, since: Ns) {
+        let spent = self.platform.monotonic().saturating_sub(since);
+        let Some(task) = self.tasks.get_mut(&tid) else { return };
+        task.aux.system_ns = task.aux.system_ns.saturating_add(spent);
+        let pid = task.pid;
+        self.run_cpu_timers(pid);
     }
 
     /// Requeues a task that is still runnable, and lets go of its extended state where another vCPU may want it.

@@ -107,7 +107,7 @@ impl Kernel {
                 }
             }
         }
-        let mut all = Vec::new();
+        let mut all = self.console_polls();
         for (_, s) in self.objects.streams.iter() {
             let (input, output) = (waited.contains(&s.object_in), waited.contains(&s.object_out));
             if let (Some(fd), true) = (&s.fd, input || output) {
@@ -152,6 +152,8 @@ impl Kernel {
             }
             FileKind::SignalFd(id) => self.signalfd_poll(*id),
             FileKind::Inotify(id) => self.objects.watches.queues.get(*id).map_or(POLLERR, |q| q.poll()),
+            FileKind::Tty(end) => self.tty_poll(end),
+            FileKind::PidFd(id) => self.pidfd_poll(*id),
             FileKind::Socket(id) => self.socket_poll(*id),
             FileKind::Work => {
                 let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
@@ -184,6 +186,8 @@ impl Kernel {
             Some(FileKind::SignalFd(id)) => {
                 self.objects.signalfds.get(*id).map(|s| s.object).into_iter().collect()
             }
+            Some(FileKind::Tty(end)) => self.tty_object(end).into_iter().collect(),
+            Some(FileKind::PidFd(id)) => self.objects.pidfds.get(*id).map(|p| p.object).into_iter().collect(),
             Some(FileKind::Socket(id)) => {
                 self.objects.net.sockets.get(*id).map(|s| s.object).into_iter().collect()
             }

@@ -2,7 +2,7 @@
 //! restartable sequences are aborted.
 
 use super::frame::{self, Extra, FRAME_LEN, SIGINFO, UCONTEXT};
-use super::{AltStack, SS_AUTODISARM, SigAction, SigInfo, bit, ignored_by_default};
+use super::{AltStack, SS_AUTODISARM, SigAction, SigInfo, bit, ignored_by_default, stops_by_default};
 use super::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER, SA_SIGINFO, SIG_IGN, SIGSEGV};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -25,9 +25,12 @@ impl Kernel {
         }
         self.restore_mask_of_finished_call(tid);
         loop {
+            if self.stops_here(tid) {
+                return false;
+            }
             while let Some(info) = self.dequeue_signal(tid) {
                 self.deliver(vcpu, tid, info);
-                if !self.finish_if_exiting(tid) {
+                if !self.finish_if_exiting(tid) || self.stops_here(tid) {
                     return false;
                 }
             }
@@ -95,11 +98,11 @@ impl Kernel {
     /// Takes a signal of a set, blocked or not.
     pub fn take_signal(&mut self, tid: Tid, allowed: u64) -> Option<SigInfo> {
         let own = self.tasks.get_mut(&tid)?.pending.take(allowed);
-        let info = match own {
+        let mut info = match own {
             Some(info) => info,
             None => self.process_of_mut(tid)?.pending.take(allowed)?,
         };
-        self.timer_signal_taken(tid, &info);
+        self.timer_signal_taken(tid, &mut info);
         Some(info)
     }
 
@@ -109,6 +112,7 @@ impl Kernel {
         match action.handler {
             SIG_IGN => {}
             0 if ignored_by_default(info.signo) => {}
+            0 if stops_by_default(info.signo) => self.stop_process(pid, info.signo),
             0 => self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo)))),
             _ => {
                 self.end_interrupted_for_handler(tid, &action);

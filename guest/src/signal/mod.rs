@@ -11,7 +11,10 @@ use std::collections::VecDeque;
 pub mod deliver;
 pub mod frame;
 pub mod queue;
+mod stop;
 
+/// SA_NOCLDSTOP.
+pub const SA_NOCLDSTOP: u64 = 1;
 /// SA_NOCLDWAIT.
 pub const SA_NOCLDWAIT: u64 = 2;
 /// SA_SIGINFO.
@@ -40,11 +43,15 @@ pub const SIGKILL: u32 = 9;
 pub const SIGSEGV: u32 = 11;
 /// SIGCHLD.
 pub const SIGCHLD: u32 = 17;
+/// SIGCONT.
+pub const SIGCONT: u32 = 18;
+/// SIGSTOP.
+pub const SIGSTOP: u32 = 19;
 /// SIGKILL and SIGSTOP: never blocked, never caught.
 pub const UNBLOCKABLE: u64 = bit(9) | bit(19);
 /// Signals that are ignored by default: CHLD, CONT, URG, WINCH.
 const DEFAULT_IGNORED: u64 = bit(17) | bit(18) | bit(23) | bit(28);
-/// Signals that stop by default: STOP, TSTP, TTIN, TTOU. Job control is not implemented: they do nothing.
+/// Signals that stop by default: STOP, TSTP, TTIN, TTOU.
 const DEFAULT_STOP: u64 = bit(19) | bit(20) | bit(21) | bit(22);
 
 /// A signal's bit in a mask; 0 for numbers that are no signal.
@@ -54,7 +61,12 @@ pub const fn bit(signo: u32) -> u64 {
 
 /// Whether a signal does nothing by default.
 pub fn ignored_by_default(signo: u32) -> bool {
-    bit(signo) & (DEFAULT_IGNORED | DEFAULT_STOP) != 0
+    bit(signo) & DEFAULT_IGNORED != 0
+}
+
+/// Whether a signal stops its process by default.
+pub fn stops_by_default(signo: u32) -> bool {
+    bit(signo) & DEFAULT_STOP != 0
 }
 
 /// One disposition, as in `struct sigaction`.
@@ -195,6 +207,15 @@ impl Kernel {
         handler == SIG_IGN || (handler == 0 && ignored_by_default(signo))
     }
 
+    /// Whether a signal ends a process as soon as it is sent: by default, and without a core dump. So the first of several decides.
+    fn is_fatal(&self, pid: u32, signo: u32) -> bool {
+        // QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS
+        const DUMPS: u64 =
+            bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(11) | bit(24) | bit(25) | bit(31);
+        let kept = ignored_by_default(signo) || stops_by_default(signo) || bit(signo) & DUMPS != 0;
+        !kept && self.action(pid, signo).handler == 0
+    }
+
     /// Sends a signal to a process: queued, ignored or woken for as its disposition says.
     pub fn signal_process(&mut self, pid: u32, info: SigInfo) {
         let _ = self.try_signal_process(pid, info);
@@ -217,6 +238,13 @@ impl Kernel {
         let blocked = masks.iter().all(|(_, m)| m & bit(info.signo) != 0);
         self.job_control(pid, info.signo);
         if !blocked && self.is_ignored(pid, info.signo) {
+            return Ok(());
+        }
+        let takes = |(t, m): &(Tid, u64)| {
+            m & bit(info.signo) == 0 && self.tasks.get(t).is_some_and(|t| t.state != TaskState::Stopped)
+        };
+        if self.is_fatal(pid, info.signo) && masks.iter().any(takes) {
+            self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo))));
             return Ok(());
         }
         let limit = self.pending_limit(pid);
@@ -256,6 +284,11 @@ impl Kernel {
         if !blocked && self.is_ignored(pid, info.signo) {
             return Ok(());
         }
+        let stopped = self.tasks.get(&tid).is_some_and(|t| t.state == TaskState::Stopped);
+        if !blocked && !stopped && self.is_fatal(pid, info.signo) {
+            self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo))));
+            return Ok(());
+        }
         let limit = self.pending_limit(pid);
         let Some(task) = self.tasks.get_mut(&tid) else { return Ok(()) };
         if info.signo >= queue::SIGRTMIN && task.pending.queue.len() >= limit {
@@ -268,16 +301,6 @@ impl Kernel {
             self.notify(tid);
         }
         Ok(())
-    }
-
-    /// SIGCONT removes pending stop signals, and the other way round.
-    fn job_control(&mut self, pid: u32, signo: u32) {
-        let gone = match signo {
-            18 => DEFAULT_STOP,
-            19..=22 => bit(18),
-            _ => return,
-        };
-        self.discard_signals(pid, gone);
     }
 
     /// Drops pending signals of a process and all its threads.
@@ -326,14 +349,19 @@ impl Kernel {
         if task.exiting {
             return true;
         }
-        if let TaskState::Blocked(block) = &task.state {
-            // A parent in vfork(2) can only be killed.
-            if block.on.iter().any(|k| matches!(k, WaitKey::Vfork(_))) {
-                return false;
-            }
+        if self.sleeps_for_vfork(tid) {
+            return false;
         }
         let process = self.processes.get(&task.pid).map_or(0, |p| p.pending.mask());
         (task.pending.mask() | process) & !task.sigmask != 0
+    }
+
+    /// Whether a task is a parent in vfork(2), or waits in execve(2) for its other threads: it can only be killed.
+    pub(crate) fn sleeps_for_vfork(&self, tid: Tid) -> bool {
+        match self.tasks.get(&tid).map(|t| &t.state) {
+            Some(TaskState::Blocked(block)) => block.on.iter().any(|k| matches!(k, WaitKey::Vfork(_))),
+            _ => false,
+        }
     }
 
     /// Ends a task's sleep because of a signal: makes it runnable and remembers how its call restarts.

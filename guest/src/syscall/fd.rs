@@ -31,7 +31,7 @@ pub const TABLE: &[Entry] = &[
         16,
         "ioctl",
         &[Arg::Fd, Arg::Hex, Arg::Hex],
-        "terminal size and modes are read only",
+        "of the host's own terminal (run without --tty) size and modes are read only; TIOCSTI is refused",
         ioctl,
     ),
     Entry::full(17, "pread64", &[Arg::Fd, Arg::Out, Arg::Uint, Arg::Uint], pread),

@@ -27,35 +27,19 @@ const FIXED: &str = "recorded or ignored: all tasks share the sandbox's CPUs eve
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
-    Entry::full(24, "sched_yield", &[], sched_yield),
     Entry::full(63, "uname", &[Arg::Ptr], uname),
     Entry::full(97, "getrlimit", &[Arg::Int, Arg::Ptr], getrlimit),
     Entry::partial(99, "sysinfo", &[Arg::Ptr], "no swap, no load", sysinfo),
     refused(103, "syslog"),
     Entry::partial(140, "getpriority", &[Arg::Int, Arg::Int], FIXED, getpriority),
     Entry::partial(141, "setpriority", &[Arg::Int, Arg::Int, Arg::Int], FIXED, setpriority),
-    Entry::partial(142, "sched_setparam", &[Arg::Int, Arg::Ptr], FIXED, sched_setparam),
-    Entry::full(143, "sched_getparam", &[Arg::Int, Arg::Ptr], sched_getparam),
-    Entry::partial(144, "sched_setscheduler", &[Arg::Int, Arg::Int, Arg::Ptr], FIXED, sched_setscheduler),
-    Entry::full(145, "sched_getscheduler", &[Arg::Int], sched_getscheduler),
-    Entry::full(146, "sched_get_priority_max", &[Arg::Int], |_, a| priority_limit(a, 99)),
-    Entry::full(147, "sched_get_priority_min", &[Arg::Int], |_, a| priority_limit(a, 1)),
     Entry::full(160, "setrlimit", &[Arg::Int, Arg::Ptr], setrlimit),
     refused(170, "sethostname"),
     refused(171, "setdomainname"),
-    Entry::partial(203, "sched_setaffinity", &[Arg::Int, Arg::Uint, Arg::Ptr], FIXED, sched_setaffinity),
-    Entry::full(204, "sched_getaffinity", &[Arg::Int, Arg::Uint, Arg::Ptr], sched_getaffinity),
-    Entry::partial(251, "ioprio_set", &[Arg::Int, Arg::Int, Arg::Int], FIXED, ioprio_set),
-    Entry::full(252, "ioprio_get", &[Arg::Int, Arg::Int], ioprio_get),
     Entry::full(302, "prlimit64", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Ptr], prlimit64),
     Entry::full(309, "getcpu", &[Arg::Ptr, Arg::Ptr], getcpu),
     Entry::full(318, "getrandom", &[Arg::Out, Arg::Uint, Arg::Hex], getrandom),
 ];
-
-fn sched_yield(c: &mut Context<'_>, _: &[u64; 6]) -> SysResult {
-    c.k.sched.yield_now(c.vcpu.index());
-    ret(0)
-}
 
 fn uname(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [out, ..] = *a;
@@ -133,6 +117,10 @@ fn set_limit(c: &mut Context<'_>, pid: u32, resource: u64, new: (u64, u64)) -> R
     if new.1 > hard && !root {
         return Err(Errno::EPERM);
     }
+    // RLIMIT_CPU
+    if low32(resource) == 0 {
+        c.k.watch_cpu(pid);
+    }
     if let Some(p) = c.k.processes.get_mut(&pid) {
         p.rlimits.insert(low32(resource), new);
     }
@@ -172,7 +160,8 @@ fn prlimit64(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
-fn task_of(c: &Context<'_>, tid: u64) -> Result<u32, Errno> {
+/// A thread by id, 0 for the caller. EINVAL, ESRCH.
+pub(super) fn task_of(c: &Context<'_>, tid: u64) -> Result<u32, Errno> {
     let tid = match int(tid) {
         0 => c.tid,
         x => u32::try_from(x).map_err(|_| Errno::EINVAL)?,
@@ -180,7 +169,8 @@ fn task_of(c: &Context<'_>, tid: u64) -> Result<u32, Errno> {
     if c.k.task(tid).is_some() { Ok(tid) } else { Err(Errno::ESRCH) }
 }
 
-fn nice_targets(c: &Context<'_>, which: u64, who: u64) -> Result<Vec<u32>, Errno> {
+/// The threads of getpriority(2)'s kinds: a process, a group, a user.
+pub(super) fn nice_targets(c: &Context<'_>, which: u64, who: u64) -> Result<Vec<u32>, Errno> {
     let found: Vec<u32> = match int(which) {
         0 => task_of(c, who).map_err(|_| Errno::ESRCH).into_iter().collect(),
         1 => {
@@ -213,118 +203,27 @@ fn setpriority(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     if !(0..=2).contains(&int(which)) {
         return Err(Errno::EINVAL);
     }
-    let nice = int(nice).clamp(-20, 19);
-    let root = c.k.process_of(c.tid).is_some_and(|p| p.creds.euid == 0);
     for tid in nice_targets(c, which, who)? {
-        if let Some(t) = c.k.task_mut(tid) {
-            if nice < t.aux.nice && !root {
-                return Err(Errno::EACCES);
-            }
-            t.aux.nice = nice;
+        set_nice(c, tid, int(nice))?;
+    }
+    ret(0)
+}
+
+/// Sets a nice value. EACCES for a lower one as another user than 0, EPERM for another's task.
+pub(super) fn set_nice(c: &mut Context<'_>, tid: u32, nice: i32) -> Result<(), Errno> {
+    let nice = nice.clamp(-20, 19);
+    let me = c.k.process_of(c.tid).map(|p| p.creds.clone()).unwrap_or_default();
+    let it = c.k.process_of(tid).map(|p| p.creds.clone()).unwrap_or_default();
+    if me.euid != 0 && me.euid != it.uid && me.euid != it.euid {
+        return Err(Errno::EPERM);
+    }
+    if let Some(t) = c.k.task_mut(tid) {
+        if nice < t.aux.nice && me.euid != 0 {
+            return Err(Errno::EACCES);
         }
+        t.aux.nice = nice;
     }
-    ret(0)
-}
-
-fn sched_setparam(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, param, ..] = *a;
-    if param == 0 || int(pid) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    let priority = c.k.get_u32(c.tid, param)?;
-    task_of(c, pid)?;
-    if priority == 0 { ret(0) } else { Err(Errno::EINVAL) }
-}
-
-fn sched_getparam(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, param, ..] = *a;
-    if param == 0 || int(pid) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    task_of(c, pid)?;
-    c.k.put_u32(c.tid, param, 0)?;
-    ret(0)
-}
-
-fn sched_setscheduler(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, policy, param, ..] = *a;
-    if int(policy) < 0 || param == 0 || int(pid) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    let priority = c.k.get_u32(c.tid, param)?;
-    task_of(c, pid)?;
-    match (int(policy) & !0x4000_0000, priority) {
-        (0 | 3 | 5, 0) => ret(0),
-        (1 | 2, 1..=99) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sched_getscheduler(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, ..] = *a;
-    task_of(c, pid)?;
-    ret(0)
-}
-
-fn priority_limit(a: &[u64; 6], real_time: u64) -> SysResult {
-    let [policy, ..] = *a;
-    match int(policy) {
-        1 | 2 => ret(real_time),
-        0 | 3 | 5 | 6 => ret(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// The CPUs as a mask of whole 64-bit words.
-fn cpu_mask(cpus: usize) -> Vec<u8> {
-    let cpus = cpus.clamp(1, 1024);
-    let mut mask = vec![0; cpus.div_ceil(64) * 8];
-    for (i, byte) in mask.iter_mut().enumerate() {
-        for bit in 0..8u8 {
-            if i * 8 + usize::from(bit) < cpus {
-                *byte |= 1 << bit;
-            }
-        }
-    }
-    mask
-}
-
-fn sched_getaffinity(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, len, out, ..] = *a;
-    let len = u64::from(low32(len));
-    let mask = cpu_mask(c.k.limits.cpus);
-    if len.saturating_mul(8) < u64_of(c.k.limits.cpus) || len % 8 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    task_of(c, pid).map_err(|_| Errno::ESRCH)?;
-    let n = mask.len().min(us(len));
-    c.k.copy_out(c.tid, out, mask.get(..n).unwrap_or_default())?;
-    ret(u64_of(n))
-}
-
-fn sched_setaffinity(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, len, va, ..] = *a;
-    let mask = cpu_mask(c.k.limits.cpus);
-    let wanted = c.k.copy_in_vec(c.tid, va, us(u64::from(low32(len))).min(mask.len()))?;
-    task_of(c, pid).map_err(|_| Errno::ESRCH)?;
-    let any = wanted.iter().zip(&mask).any(|(w, m)| w & m != 0);
-    if any { ret(0) } else { Err(Errno::EINVAL) }
-}
-
-fn ioprio_set(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [which, _, prio, ..] = *a;
-    let class = low32(prio) >> 13;
-    if !(1..=3).contains(&int(which)) || class > 3 {
-        return Err(Errno::EINVAL);
-    }
-    let root = c.k.process_of(c.tid).is_some_and(|p| p.creds.euid == 0);
-    if class == 1 && !root { Err(Errno::EPERM) } else { ret(0) }
-}
-
-fn ioprio_get(_: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [which, ..] = *a;
-    // IOPRIO_CLASS_BE, level 4.
-    if (1..=3).contains(&int(which)) { ret(2 << 13 | 4) } else { Err(Errno::EINVAL) }
+    Ok(())
 }
 
 fn getcpu(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
@@ -367,16 +266,4 @@ fn getrandom(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         done += n;
     }
     ret(u64_of(done))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cpu_mask_has_one_bit_for_each_cpu() {
-        assert_eq!(cpu_mask(1), [1, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(cpu_mask(9)[..2], [0xff, 1]);
-        assert_eq!(cpu_mask(65).len(), 16);
-    }
 }

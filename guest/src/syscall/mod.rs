@@ -27,6 +27,7 @@ pub mod net;
 pub mod poll;
 pub mod process;
 pub mod remote;
+pub mod sched;
 pub mod signal;
 pub mod splice;
 pub mod time;
@@ -137,6 +138,7 @@ const FAMILIES: &[&[Entry]] = &[
     poll::TABLE,
     process::TABLE,
     remote::TABLE,
+    sched::TABLE,
     signal::TABLE,
     splice::TABLE,
     time::TABLE,

@@ -6,7 +6,8 @@ use crate::num::{int, low8, low32, u64_of, us};
 use crate::platform::TASK_SIZE;
 use crate::signal::frame::{le64, put};
 use crate::task::clone::{CloneArgs, flag};
-use crate::task::{Creds, ExitStatus, Rseq, child_key};
+use crate::task::{Creds, ExitStatus, Rseq};
+use crate::vfs::file::O_PATH;
 use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
 
 const fn refused(number: u32, name: &'static str, errno: Errno, why: &'static str) -> Entry {
@@ -25,7 +26,7 @@ const fn refused(number: u32, name: &'static str, errno: Errno, why: &'static st
     }
 }
 
-const NO_PIDFD: &str = "no pidfd, no namespaces; CLONE_SIGHAND without CLONE_THREAD copies dispositions";
+const NO_NAMESPACES: &str = "no namespaces; CLONE_SIGHAND without CLONE_THREAD copies dispositions";
 const CLONES: Arg = Arg::Flags(&[
     ("CLONE_VM", 0x100),
     ("CLONE_FS", 0x200),
@@ -41,22 +42,18 @@ const CLONES: Arg = Arg::Flags(&[
 ]);
 
 mod creds;
+mod pidfd;
+mod wait;
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(39, "getpid", &[], |c, _| ret(u64::from(c.pid()?))),
-    Entry::partial(56, "clone", &[CLONES, Arg::Hex, Arg::Ptr, Arg::Ptr, Arg::Hex], NO_PIDFD, clone),
+    Entry::partial(56, "clone", &[CLONES, Arg::Hex, Arg::Ptr, Arg::Ptr, Arg::Hex], NO_NAMESPACES, clone),
     Entry::full(57, "fork", &[], fork),
     Entry::full(58, "vfork", &[], vfork),
     Entry::full(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], execve),
     Entry::full(60, "exit", &[Arg::Int], exit),
-    Entry::partial(
-        61,
-        "wait4",
-        &[Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr],
-        "stopped children are not reported",
-        wait4,
-    ),
+    Entry::full(61, "wait4", &[Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::wait4),
     refused(101, "ptrace", Errno::EPERM, "no process may trace another"),
     Entry::full(102, "getuid", &[], |c, _| id(c, |x| x.uid)),
     Entry::full(104, "getgid", &[], |c, _| id(c, |x| x.gid)),
@@ -94,12 +91,20 @@ pub const TABLE: &[Entry] = &[
     Entry::full(186, "gettid", &[], |c, _| ret(u64::from(c.tid))),
     Entry::full(218, "set_tid_address", &[Arg::Ptr], set_tid_address),
     Entry::full(231, "exit_group", &[Arg::Int], exit_group),
-    Entry::partial(247, "waitid", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], "no P_PIDFD", waitid),
+    Entry::full(247, "waitid", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::waitid),
     refused(312, "kcmp", Errno::ENOSYS, "checkpointing aid"),
     refused(317, "seccomp", Errno::EINVAL, "no filters inside the sandbox"),
     Entry::full(322, "execveat", &[Arg::DirFd, Arg::Path, Arg::Ptr, Arg::Ptr, Arg::Hex], execveat),
     Entry::full(334, "rseq", &[Arg::Ptr, Arg::Uint, Arg::Hex, Arg::Hex], rseq),
-    Entry::partial(435, "clone3", &[Arg::Ptr, Arg::Uint], NO_PIDFD, clone3),
+    Entry::full(
+        424,
+        "pidfd_send_signal",
+        &[Arg::Fd, Arg::Signal, Arg::Ptr, Arg::Hex],
+        pidfd::pidfd_send_signal,
+    ),
+    Entry::full(434, "pidfd_open", &[Arg::Int, Arg::Hex], pidfd::pidfd_open),
+    Entry::full(438, "pidfd_getfd", &[Arg::Fd, Arg::Fd, Arg::Hex], pidfd::pidfd_getfd),
+    Entry::partial(435, "clone3", &[Arg::Ptr, Arg::Uint], NO_NAMESPACES, clone3),
 ];
 
 fn id(c: &Context<'_>, f: impl Fn(&Creds) -> u32) -> SysResult {
@@ -146,7 +151,12 @@ fn clone(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         child_tid,
         tls,
         set_tid: 0,
+        pidfd: parent_tid,
     };
+    // Both results of the old call share an argument.
+    if flags & flag::PIDFD != 0 && flags & (flag::PARENT_SETTID | 0x40_0000) != 0 {
+        return Err(Errno::EINVAL);
+    }
     do_clone(c, &args)
 }
 
@@ -211,6 +221,7 @@ fn clone3(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         stack: top.unwrap_or(0),
         tls: w(7),
         set_tid,
+        pidfd: w(1),
     };
     do_clone(c, &args)
 }
@@ -256,11 +267,28 @@ fn do_exec(c: &mut Context<'_>, path: &[u8], argv: u64, envp: u64) -> SysResult 
     let argv = strings(c, argv, &mut total)?;
     let envp = strings(c, envp, &mut total)?;
     let pid = c.pid()?;
+    exec_as(c, pid, argv, envp, |c, argv, envp| c.k.exec(Some(c.vcpu), c.tid, path, argv, envp))
+}
+
+/// Runs one way of starting a program and does what execve(2) does besides.
+fn exec_as(
+    c: &mut Context<'_>,
+    pid: u32,
+    argv: Vec<Vec<u8>>,
+    envp: Vec<Vec<u8>>,
+    start: impl FnOnce(&mut Context<'_>, &[Vec<u8>], &[Vec<u8>]) -> Result<(), Errno>,
+) -> SysResult {
     // The path can be read only while the old memory is there; a failure is printed with its error afterwards.
     if let Some(call) = c.k.task(c.tid).and_then(|t| t.syscall.clone()) {
         c.k.trace_call(c.tid, &call, &Ok(Outcome::Done));
     }
-    c.k.exec(Some(c.vcpu), c.tid, path, &argv, &envp)?;
+    match start(c, &argv, &envp) {
+        Err(Errno::EAGAIN) if c.k.process_of(c.tid).is_some_and(|p| p.threads.len() > 1) => {
+            let restart = Restart::WithDeadline;
+            return Ok(Outcome::Block(Block { restart, ..Block::on(WaitKey::Vfork(pid)) }));
+        }
+        other => other?,
+    }
     c.k.drop_posix_timers(pid);
     if let Some(p) = c.k.processes.get_mut(&pid) {
         p.aux.executed = true;
@@ -283,119 +311,38 @@ fn execveat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let path = c.k.copy_in_str(c.tid, path, crate::abi::PATH_MAX)?;
-    if path.first() == Some(&b'/') || (int(dirfd) == crate::abi::AT_FDCWD && !path.is_empty()) {
+    if flags & 0x100 == 0
+        && (path.first() == Some(&b'/') || (int(dirfd) == crate::abi::AT_FDCWD && !path.is_empty()))
+    {
         return do_exec(c, &path, argv, envp);
     }
     if path.is_empty() && flags & 0x1000 == 0 {
         return Err(Errno::ENOENT);
     }
-    let file = c.k.file_of(c.tid, int(dirfd))?;
-    let mut full = c.k.file_path(file);
+    let mut total = 0;
+    let argv = strings(c, argv, &mut total)?;
+    let envp = strings(c, envp, &mut total)?;
+    let pid = c.pid()?;
+    let fd = int(dirfd);
+    let mut name = if fd == crate::abi::AT_FDCWD { Vec::new() } else { format!("/dev/fd/{fd}").into_bytes() };
     if !path.is_empty() {
-        full.push(b'/');
-        full.extend(path);
+        if !name.is_empty() {
+            name.push(b'/');
+        }
+        name.extend(&path);
     }
-    do_exec(c, &full, argv, envp)
-}
-
-// ---- wait ----
-
-enum Wanted {
-    Pid(u32),
-    Group(u32),
-    Any,
-}
-
-/// Finds a dead child; `None` when children live, ECHILD when none fits.
-fn dead_child(c: &Context<'_>, want: &Wanted, options: u32) -> Result<Option<(u32, ExitStatus)>, Errno> {
-    let me = c.pid()?;
-    let (all, cloned) = (options & 0x4000_0000 != 0, options & 0x8000_0000 != 0);
-    let mut any = false;
-    for p in c.k.processes.values().filter(|p| p.parent == me) {
-        let fits = match want {
-            Wanted::Pid(pid) => p.pid == *pid,
-            Wanted::Group(g) => p.pgid == *g,
-            Wanted::Any => true,
+    // AT_SYMLINK_NOFOLLOW
+    let nofollow = if flags & 0x100 != 0 { linux_raw_sys::general::O_NOFOLLOW } else { 0 };
+    exec_as(c, pid, argv, envp, |c, argv, envp| {
+        let file = if path.is_empty() {
+            let file = c.k.file_of(c.tid, fd)?;
+            c.k.file_ref(file);
+            file
+        } else {
+            c.k.open_path(c.tid, fd, &path, O_PATH | nofollow, 0)?
         };
-        if fits && (all || cloned == (p.exit_signal != 17)) {
-            any = true;
-            if let Some(status) = p.zombie {
-                return Ok(Some((p.pid, status)));
-            }
-        }
-    }
-    if any { Ok(None) } else { Err(Errno::ECHILD) }
-}
-
-fn wait4(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [pid, status, options, usage, ..] = *a;
-    let options = low32(options);
-    if options & !0xe000_000b != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let want = match int(pid) {
-        i32::MIN => return Err(Errno::ESRCH),
-        -1 => Wanted::Any,
-        0 => Wanted::Group(c.k.process_of(c.tid).map_or(0, |p| p.pgid)),
-        p if p > 0 => Wanted::Pid(p.unsigned_abs()),
-        p => Wanted::Group(p.unsigned_abs()),
-    };
-    match dead_child(c, &want, options)? {
-        Some((pid, how)) => {
-            let cpu = c.k.process_cpu_ns(pid);
-            c.k.reap(pid);
-            if status != 0 {
-                c.k.put_u32(c.tid, status, how.wait_status())?;
-            }
-            if usage != 0 {
-                c.put_words(usage, &super::time::rusage(cpu))?;
-            }
-            ret(u64::from(pid))
-        }
-        None if options & 1 != 0 => ret(0),
-        None => Ok(Outcome::Block(Block::on(child_key(c.pid()?)))),
-    }
-}
-
-fn waitid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    let [kind, id, out, options, usage, _] = *a;
-    let options = low32(options);
-    if options & !0xe100_000f != 0 || options & 0xe == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let want = match int(kind) {
-        0 => Wanted::Any,
-        1 if int(id) > 0 => Wanted::Pid(low32(id)),
-        2 if int(id) > 0 => Wanted::Group(low32(id)),
-        2 if int(id) == 0 => Wanted::Group(c.k.process_of(c.tid).map_or(0, |p| p.pgid)),
-        _ => return Err(Errno::EINVAL),
-    };
-    let found = dead_child(c, &want, options)?.filter(|_| options & 4 != 0);
-    let mut b = [0; 128];
-    if let Some((pid, how)) = found {
-        let (code, status) = how.siginfo();
-        let uid = c.k.processes.get(&pid).map_or(0, |p| p.creds.uid);
-        let cpu = c.k.process_cpu_ns(pid);
-        put(&mut b, 0, &17u32.to_le_bytes());
-        put(&mut b, 8, &code.to_le_bytes());
-        put(&mut b, 16, &pid.to_le_bytes());
-        put(&mut b, 20, &uid.to_le_bytes());
-        put(&mut b, 24, &status.to_le_bytes());
-        if options & 0x100_0000 == 0 {
-            c.k.reap(pid);
-        }
-        if usage != 0 {
-            c.put_words(usage, &super::time::rusage(cpu))?;
-        }
-    } else if options & 1 == 0 {
-        return Ok(Outcome::Block(Block::on(child_key(c.pid()?))));
-    }
-    if out != 0 {
-        // Linux writes only the fields up to si_status.
-        let fields = b.get(..28).unwrap_or_default();
-        c.k.copy_out(c.tid, out, fields)?;
-    }
-    ret(0)
+        c.k.exec_file(Some(c.vcpu), c.tid, file, &name, argv, envp)
+    })
 }
 
 // ---- attributes ----
@@ -481,8 +428,45 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             c.k.copy_out(tid, x, &name)?;
         }
         23 => return if x > 40 { Err(Errno::EINVAL) } else { ret(1) },
-        29 => {}
-        30 => return ret(50_000),
+        // PR_SET_TIMERSLACK, PR_GET_TIMERSLACK
+        29 => c.k.task_mut(tid).ok_or(Errno::ESRCH)?.aux.timer_slack = x,
+        30 => {
+            return ret(c
+                .k
+                .task(tid)
+                .map_or(0, |t| if t.aux.timer_slack == 0 { 50_000 } else { t.aux.timer_slack }));
+        }
+        // PR_GET_TIMING, PR_SET_TIMING: statistical.
+        13 => return ret(0),
+        14 if x == 0 => {}
+        // PR_GET_SECCOMP: none. PR_GET_SECUREBITS.
+        21 | 27 => return ret(0),
+        // PR_GET_TSC: PR_TSC_ENABLE.
+        25 => c.k.put_u32(tid, x, 1)?,
+        26 if x == 1 => {}
+        // PR_MCE_KILL_GET: PR_MCE_KILL_DEFAULT.
+        34 if x | rest == 0 => return ret(2),
+        // PR_GET_TID_ADDRESS
+        40 => {
+            let va = c.k.task(tid).map_or(0, |t| t.clear_child_tid);
+            c.k.put_u64(tid, x, va)?;
+        }
+        // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+        41 => {
+            if rest != 0 {
+                return Err(Errno::EINVAL);
+            }
+            c.k.process_of_mut(tid).ok_or(Errno::ESRCH)?.aux.thp_disabled = x != 0;
+        }
+        42 => {
+            if x | rest != 0 {
+                return Err(Errno::EINVAL);
+            }
+            return ret(c.k.process_of(tid).map_or(0, |p| u64::from(p.aux.thp_disabled)));
+        }
+        // PR_CAP_AMBIENT: none is ever set; PR_CAP_AMBIENT_IS_SET, CLEAR_ALL.
+        47 if x == 1 && x3 <= 40 => return ret(0),
+        47 if x == 4 && rest == 0 => {}
         36 => c.k.process_of_mut(tid).ok_or(Errno::ESRCH)?.aux.subreaper = x != 0,
         37 => {
             let on = c.k.process_of(tid).is_some_and(|p| p.aux.subreaper);

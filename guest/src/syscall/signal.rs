@@ -15,7 +15,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(14, "rt_sigprocmask", &[HOW, Arg::Ptr, Arg::Ptr, Arg::Uint], rt_sigprocmask),
     Entry::full(15, "rt_sigreturn", &[], |c, _| Ok(c.k.sigreturn(c.vcpu, c.tid))),
     Entry::full(34, "pause", &[], pause),
-    Entry::partial(62, "kill", &[Arg::Int, Arg::Signal], "stop signals do nothing", kill),
+    Entry::full(62, "kill", &[Arg::Int, Arg::Signal], kill),
     Entry::full(127, "rt_sigpending", &[Arg::Ptr, Arg::Uint], rt_sigpending),
     Entry::full(128, "rt_sigtimedwait", &[Arg::Ptr, Arg::Ptr, Arg::Ptr, Arg::Uint], rt_sigtimedwait),
     Entry::full(129, "rt_sigqueueinfo", &[Arg::Int, Arg::Signal, Arg::Ptr], rt_sigqueueinfo),
@@ -276,6 +276,32 @@ fn rt_sigqueueinfo(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         return Err(Errno::ESRCH);
     }
     let sig = signo(int(sig), true)?;
+    if !may_signal(c, pid, sig) {
+        return Err(Errno::EPERM);
+    }
+    if sig != 0 {
+        c.k.try_signal_process(pid, info)?;
+    }
+    ret(0)
+}
+
+/// Sends a signal to a process, with the sender's siginfo unless `info` is 0 (pidfd_send_signal(2)).
+pub(super) fn send_to_process(c: &mut Context<'_>, pid: u32, sig: i32, info: u64) -> SysResult {
+    let info = if info == 0 {
+        sender(c, sig.unsigned_abs(), 0)
+    } else {
+        let own = c.pid()? == pid;
+        let b = c.k.copy_in_vec(c.tid, info, 128)?;
+        if le32(&b, 0) != sig.unsigned_abs() {
+            return Err(Errno::EINVAL);
+        }
+        let info = SigInfo::from_bytes(&b, sig.unsigned_abs());
+        if (info.code >= 0 || info.code == -6) && !own {
+            return Err(Errno::EPERM);
+        }
+        info
+    };
+    let sig = signo(sig, true)?;
     if !may_signal(c, pid, sig) {
         return Err(Errno::EPERM);
     }

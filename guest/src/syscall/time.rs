@@ -8,6 +8,7 @@ use crate::platform::Ns;
 use crate::signal::frame::{le32, le64};
 use crate::task::{Call, Tid};
 use crate::time::TimerAction;
+use crate::timers::cpu::{Which, clock_of, is_cpu_clock};
 use crate::timers::{Armed, MAX_TIMERS, PosixTimer};
 use crate::wait::{Block, Cause, Outcome, Restart, SysResult};
 
@@ -21,7 +22,7 @@ const CLOCKS: Arg = Arg::Flags(&[
     ("CLOCK_MONOTONIC_COARSE", 6),
     ("CLOCK_BOOTTIME", 7),
 ]);
-const WALL: &str = "timers of processor time run on wall time";
+const WALL: &str = "sleeps on clocks of processor time take wall time";
 const SEC: u64 = 1_000_000_000;
 /// Clock ticks of times(2): 100 a second.
 const TICK: u64 = SEC / 100;
@@ -39,21 +40,15 @@ const fn refused(number: u32, name: &'static str) -> Entry {
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(35, "nanosleep", &[Arg::Ptr, Arg::Ptr], nanosleep),
-    Entry::partial(36, "getitimer", &[Arg::Int, Arg::Ptr], WALL, getitimer),
+    Entry::full(36, "getitimer", &[Arg::Int, Arg::Ptr], getitimer),
     Entry::full(37, "alarm", &[Arg::Uint], alarm),
-    Entry::partial(
-        38,
-        "setitimer",
-        &[Arg::Int, Arg::Ptr, Arg::Ptr],
-        "ITIMER_VIRTUAL and ITIMER_PROF never fire",
-        setitimer,
-    ),
+    Entry::full(38, "setitimer", &[Arg::Int, Arg::Ptr, Arg::Ptr], setitimer),
     Entry::full(96, "gettimeofday", &[Arg::Ptr, Arg::Ptr], gettimeofday),
-    Entry::partial(98, "getrusage", &[Arg::Int, Arg::Ptr], "user time only", getrusage),
-    Entry::partial(100, "times", &[Arg::Ptr], "user time only", times),
+    Entry::partial(98, "getrusage", &[Arg::Int, Arg::Ptr], "times and the resident size only", getrusage),
+    Entry::full(100, "times", &[Arg::Ptr], times),
     refused(164, "settimeofday"),
     Entry::full(201, "time", &[Arg::Ptr], time),
-    Entry::partial(222, "timer_create", &[CLOCKS, Arg::Ptr, Arg::Ptr], WALL, timer_create),
+    Entry::full(222, "timer_create", &[CLOCKS, Arg::Ptr, Arg::Ptr], timer_create),
     Entry::full(223, "timer_settime", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Ptr], timer_settime),
     Entry::full(224, "timer_gettime", &[Arg::Int, Arg::Ptr], timer_gettime),
     Entry::full(225, "timer_getoverrun", &[Arg::Int], timer_getoverrun),
@@ -61,7 +56,7 @@ pub const TABLE: &[Entry] = &[
     refused(227, "clock_settime"),
     Entry::full(228, "clock_gettime", &[CLOCKS, Arg::Ptr], clock_gettime),
     Entry::full(229, "clock_getres", &[CLOCKS, Arg::Ptr], clock_getres),
-    Entry::full(230, "clock_nanosleep", &[CLOCKS, Arg::Hex, Arg::Ptr, Arg::Ptr], clock_nanosleep),
+    Entry::partial(230, "clock_nanosleep", &[CLOCKS, Arg::Hex, Arg::Ptr, Arg::Ptr], WALL, clock_nanosleep),
 ];
 
 /// Seconds and ns as ns (saturating). EINVAL when negative or not normal.
@@ -103,29 +98,7 @@ fn now(c: &Context<'_>, clock: i32) -> Result<Ns, Errno> {
     Ok(match clock {
         0 | 5 | 8 | 11 => c.k.platform.realtime(),
         1 | 4 | 6 | 7 | 9 => c.k.platform.monotonic(),
-        2 => c.k.process_cpu_ns(c.pid()?),
-        3 => c.k.task(c.tid).map_or(0, |t| t.cpu_ns),
-        x if x < 0 => {
-            // A process's or (bit 2) a thread's clock: clock_getcpuclockid(3).
-            let id = (!(x >> 3)).cast_unsigned();
-            if x & 3 == 3 {
-                return Err(Errno::EINVAL);
-            }
-            if x & 4 != 0 {
-                let tid = if id == 0 { c.tid } else { id };
-                let task = c.k.task(tid).ok_or(Errno::EINVAL)?;
-                if task.pid != c.pid()? {
-                    return Err(Errno::EINVAL);
-                }
-                task.cpu_ns
-            } else {
-                let pid = if id == 0 { c.pid()? } else { id };
-                if !c.k.processes.contains_key(&pid) {
-                    return Err(Errno::EINVAL);
-                }
-                c.k.process_cpu_ns(pid)
-            }
-        }
+        x if is_cpu_clock(x) => c.k.cpu_clock(c.tid, x)?,
         _ => return Err(Errno::EINVAL),
     })
 }
@@ -171,23 +144,21 @@ fn time(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 fn times(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [out, ..] = *a;
     let pid = c.pid()?;
-    let own = c.k.process_cpu_ns(pid) / TICK;
-    let children = c.k.processes.get(&pid).map_or(0, |p| p.aux.child_cpu_ns) / TICK;
+    let (user, system) = c.k.process_times(pid);
+    let (children, kernel) =
+        c.k.processes.get(&pid).map_or((0, 0), |p| (p.aux.child_cpu_ns, p.aux.child_system_ns));
     if out != 0 {
-        c.put_words(out, &[own, 0, children, 0])?;
+        c.put_words(out, &[user, system, children, kernel].map(|ns| ns / TICK))?;
     }
     ret(c.k.platform.monotonic() / TICK)
 }
 
-/// `struct rusage` with user time only.
-pub fn rusage(user_ns: Ns) -> [u64; 18] {
+/// `struct rusage` with user and system time, ns.
+pub fn rusage((user, system): (Ns, Ns)) -> [u64; 18] {
     let mut r = [0; 18];
-    let [sec, usec] = micros(user_ns);
-    if let Some(x) = r.get_mut(0) {
-        *x = sec;
-    }
-    if let Some(x) = r.get_mut(1) {
-        *x = usec;
+    let ([us, uu], [ss, su]) = (micros(user), micros(system));
+    for (to, x) in r.iter_mut().zip([us, uu, ss, su]) {
+        *to = x;
     }
     r
 }
@@ -195,13 +166,13 @@ pub fn rusage(user_ns: Ns) -> [u64; 18] {
 fn getrusage(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [who, out, ..] = *a;
     let pid = c.pid()?;
-    let ns = match int(who) {
-        0 => c.k.process_cpu_ns(pid),
-        -1 => c.k.processes.get(&pid).map_or(0, |p| p.aux.child_cpu_ns),
-        1 => c.k.task(c.tid).map_or(0, |t| t.cpu_ns),
+    let times = match int(who) {
+        0 => c.k.process_times(pid),
+        -1 => c.k.processes.get(&pid).map_or((0, 0), |p| (p.aux.child_cpu_ns, p.aux.child_system_ns)),
+        1 => c.k.task(c.tid).map_or((0, 0), |t| c.k.task_times(t)),
         _ => return Err(Errno::EINVAL),
     };
-    let mut r = rusage(ns);
+    let mut r = rusage(times);
     if let Some(x) = r.get_mut(4) {
         *x = c.k.platform.resident() / 1024;
     }
@@ -236,7 +207,7 @@ fn clock_nanosleep(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let clock = int(clock);
     match clock {
         0 | 1 | 2 | 7 | 8 | 9 | 11 => {}
-        3..=6 => return Err(if clock == 3 { Errno::EINVAL } else { Errno::EOPNOTSUPP }),
+        3..=6 => return Err(Errno::EOPNOTSUPP),
         // Clocks of threads cannot be slept on.
         x if x < 0 && x & 4 == 0 => drop(now(c, x)?),
         _ => return Err(Errno::EINVAL),
@@ -279,7 +250,7 @@ pub fn write_remaining_sleep(k: &mut Kernel, tid: Tid, call: &Call, block: &Bloc
 }
 
 fn remaining(c: &Context<'_>, t: &Armed) -> Ns {
-    if t.at == 0 { 0 } else { t.at.saturating_sub(c.k.platform.monotonic()).max(1) }
+    remaining_on(t, c.k.platform.monotonic())
 }
 
 fn itimer(c: &Context<'_>, which: i32) -> Result<Armed, Errno> {
@@ -293,15 +264,32 @@ fn itimer(c: &Context<'_>, which: i32) -> Result<Armed, Errno> {
     }
 }
 
-fn put_itimer(c: &mut Context<'_>, out: u64, t: &Armed) -> Result<(), Errno> {
-    let ([is, iu], [vs, vu]) = (micros(t.interval), micros_up(remaining(c, t)));
+/// What an armed timer's own clock shows: of ITIMER_REAL, ITIMER_VIRTUAL or ITIMER_PROF. EINVAL.
+fn interval_clock(c: &Context<'_>, which: i32) -> Result<Ns, Errno> {
+    let (user, system) = c.k.process_times(c.pid()?);
+    match which {
+        0 => Ok(c.k.platform.monotonic()),
+        1 => Ok(user),
+        2 => Ok(user.saturating_add(system)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Time left on a timer whose clock shows `now`; 0 only when it is not armed.
+fn remaining_on(t: &Armed, now: Ns) -> Ns {
+    if t.at == 0 { 0 } else { t.at.saturating_sub(now).max(1) }
+}
+
+fn put_itimer(c: &mut Context<'_>, out: u64, t: &Armed, left: Ns) -> Result<(), Errno> {
+    let ([is, iu], [vs, vu]) = (micros(t.interval), micros_up(left));
     c.put_words(out, &[is, iu, vs, vu])
 }
 
 fn getitimer(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [which, out, ..] = *a;
     let t = itimer(c, int(which))?;
-    put_itimer(c, out, &t)?;
+    let left = remaining_on(&t, interval_clock(c, int(which))?);
+    put_itimer(c, out, &t, left)?;
     ret(0)
 }
 
@@ -318,19 +306,19 @@ fn setitimer(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         (interval, value) = (timeval(&b, 0)?, timeval(&b, 16)?);
     }
     let was = itimer(c, int(which))?;
+    let left = remaining_on(&was, interval_clock(c, int(which))?);
     let at = if value == 0 { 0 } else { c.k.platform.monotonic().saturating_add(value) };
     let pid = c.pid()?;
     match int(which) {
         0 => c.k.arm_timer(&TimerAction::IntervalReal(pid), at, interval, true),
         n => {
             let slot = if n == 1 { 0 } else { 1 };
-            if let Some(t) = c.k.process_of_mut(c.tid).and_then(|p| p.aux.timers.cpu.get_mut(slot)) {
-                *t = Armed { at, seq: 0, interval, relative: true };
-            }
+            let at = if value == 0 { 0 } else { interval_clock(c, n)?.saturating_add(value) };
+            c.k.arm_cpu_timer(pid, Which::Interval(slot), at, interval);
         }
     }
     if old != 0 {
-        put_itimer(c, old, &was)?;
+        put_itimer(c, old, &was, left)?;
     }
     ret(0)
 }
@@ -389,6 +377,12 @@ fn timer_create(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         };
     }
     c.k.put_u32(c.tid, out, id.cast_unsigned())?;
+    // The clock of the caller, whoever asks later.
+    let clock = match clock {
+        2 => clock_of(pid, false),
+        3 => clock_of(c.tid, true),
+        other => other,
+    };
     let timer = PosixTimer {
         clock,
         signo,
@@ -405,9 +399,18 @@ fn timer_create(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
-fn put_itimerspec(c: &mut Context<'_>, out: u64, t: &Armed) -> Result<(), Errno> {
-    let ([is, inn], [vs, vn]) = (split(t.interval), split(remaining(c, t)));
+fn put_itimerspec(c: &mut Context<'_>, out: u64, t: &Armed, left: Ns) -> Result<(), Errno> {
+    let ([is, inn], [vs, vn]) = (split(t.interval), split(left));
     c.put_words(out, &[is, inn, vs, vn])
+}
+
+/// The time on the clock that a timer's expiry is on. A thread's clock stands still once the thread has ended.
+fn timer_clock(c: &Context<'_>, t: &PosixTimer) -> Result<Ns, Errno> {
+    if is_cpu_clock(t.clock) {
+        Ok(c.k.cpu_clock(c.tid, t.clock).unwrap_or(0))
+    } else {
+        Ok(c.k.platform.monotonic())
+    }
 }
 
 fn timer_settime(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
@@ -419,18 +422,25 @@ fn timer_settime(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let (interval, value) = (to_ns(le64(&b, 0), le64(&b, 8))?, to_ns(le64(&b, 16), le64(&b, 24))?);
     let t = posix(c, id)?;
     let absolute = int(flags) & 1 != 0;
+    let left = remaining_on(&t.armed, timer_clock(c, &t)?);
     let mono = c.k.platform.monotonic();
     let at = match (value, absolute, t.clock) {
         (0, _, _) => 0,
+        (_, true, clock) if is_cpu_clock(clock) => value,
+        (_, false, clock) if is_cpu_clock(clock) => timer_clock(c, &t)?.saturating_add(value),
         (_, false, _) => mono.saturating_add(value),
         (_, true, 0 | 8 | 11) => realtime_deadline(c.k, value).max(1),
         (_, true, 1 | 7 | 9) => value,
         (_, true, clock) => mono.saturating_add(value.saturating_sub(now(c, clock)?)),
     };
     let pid = c.pid()?;
-    c.k.arm_timer(&TimerAction::Posix(pid, int(id)), at, interval, !absolute);
+    if is_cpu_clock(t.clock) {
+        c.k.arm_cpu_timer(pid, Which::Posix(int(id)), at, interval);
+    } else {
+        c.k.arm_timer(&TimerAction::Posix(pid, int(id)), at, interval, !absolute);
+    }
     if old != 0 {
-        put_itimerspec(c, old, &t.armed)?;
+        put_itimerspec(c, old, &t.armed, left)?;
     }
     ret(0)
 }
@@ -438,7 +448,8 @@ fn timer_settime(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 fn timer_gettime(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [id, out, ..] = *a;
     let t = posix(c, id)?;
-    put_itimerspec(c, out, &t.armed)?;
+    let left = remaining_on(&t.armed, timer_clock(c, &t)?);
+    put_itimerspec(c, out, &t.armed, left)?;
     ret(0)
 }
 

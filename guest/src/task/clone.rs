@@ -43,6 +43,8 @@ pub struct CloneArgs {
     pub tls: u64,
     /// Wanted thread id; 0 for any.
     pub set_tid: u32,
+    /// Where the descriptor of CLONE_PIDFD goes.
+    pub pidfd: Va,
 }
 
 /// Largest thread id: pid_max of a 64-bit Linux.
@@ -58,7 +60,7 @@ pub fn check_flags(a: &CloneArgs, caller_is_init: bool) -> Result<(), Errno> {
         || (any(flag::SIGHAND) && !any(flag::VM))
         || (any(flag::PARENT) && caller_is_init)
         || (any(flag::THREAD) && any(flag::NEWUSER | flag::NEWPID))
-        || any(flag::PIDFD)
+        || (any(flag::PIDFD) && any(flag::THREAD))
     {
         return Err(Errno::EINVAL);
     }
@@ -155,7 +157,7 @@ impl Kernel {
             rseq: if shares { Rseq::default() } else { parent.rseq },
             cpu_ns: 0,
             exiting: false,
-            aux: TaskAux { nice: parent.aux.nice, ..TaskAux::default() },
+            aux: inherited_aux(&parent.aux),
             ..parent.clone()
         };
         self.tasks.insert(child_tid, child);
@@ -166,6 +168,9 @@ impl Kernel {
         } else {
             self.birth_of_process(&parent, child_tid, a);
         }
+        if a.flags & flag::PIDFD != 0 {
+            self.give_pidfd(tid, child_tid, a.pidfd)?;
+        }
         // As on Linux a bad address is not an error here.
         if a.flags & flag::PARENT_SETTID != 0 {
             let _ = self.put_u32(tid, a.parent_tid, child_tid);
@@ -175,6 +180,25 @@ impl Kernel {
         }
         self.sched.push(child_tid);
         Ok(child_tid)
+    }
+
+    /// CLONE_PIDFD. When the descriptor cannot be given, the child that nobody has seen goes again. EMFILE, EFAULT.
+    fn give_pidfd(&mut self, tid: Tid, child: u32, va: Va) -> Result<(), Errno> {
+        let file = self.pidfd_open(child, 0)?;
+        let given = self.install_fd(tid, file, true).and_then(|fd| {
+            self.put_u32(tid, va, fd).inspect_err(|_| {
+                let _ = self.fd_close(tid, fd);
+            })
+        });
+        if given.is_err() {
+            if let Some(p) = self.processes.get_mut(&child) {
+                // Its end is nobody's business.
+                p.exit_signal = 0;
+            }
+            self.exit_process(child, crate::task::ExitStatus::Code(0));
+            self.processes.remove(&child);
+        }
+        given
     }
 
     fn birth_of_process(&mut self, parent: &Task, pid: u32, a: &CloneArgs) {
@@ -193,6 +217,8 @@ impl Kernel {
             vforked: a.flags & flag::VFORK != 0,
             keep_caps: p.aux.keep_caps,
             personality: p.aux.personality,
+            thp_disabled: p.aux.thp_disabled,
+            tty_given_up: p.aux.tty_given_up,
             ..ProcessAux::default()
         };
         if a.flags & flag::CLEAR_SIGHAND != 0 {
@@ -202,7 +228,11 @@ impl Kernel {
                 }
             }
         }
+        let limited = p.rlimits.get(&0).is_some_and(|l| l.0 != u64::MAX);
         self.processes.insert(pid, p);
+        if limited {
+            self.watch_cpu(pid);
+        }
     }
 
     fn fs_for_child(&mut self, fs: u64, shared: bool) -> u64 {
@@ -213,6 +243,22 @@ impl Kernel {
         }
         let copy = crate::task::FsContext { refs: 1, ..context.clone() };
         self.fs_contexts.insert(copy)
+    }
+}
+
+/// Scheduling attributes are the parent's, unless it asked for the defaults (SCHED_RESET_ON_FORK).
+fn inherited_aux(parent: &TaskAux) -> TaskAux {
+    const RESET: u32 = 0x4000_0000;
+    let reset = parent.policy & RESET != 0;
+    let real_time = matches!(parent.policy & !RESET, 1 | 2);
+    TaskAux {
+        nice: if reset { parent.nice.max(0) } else { parent.nice },
+        policy: if reset && real_time { 0 } else { parent.policy & !RESET },
+        priority: if reset { 0 } else { parent.priority },
+        affinity: parent.affinity.clone(),
+        ioprio: parent.ioprio,
+        timer_slack: parent.timer_slack,
+        ..TaskAux::default()
     }
 }
 

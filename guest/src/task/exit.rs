@@ -5,6 +5,9 @@ use crate::signal::{SA_NOCLDWAIT, SIG_IGN, SIGCHLD, SigInfo};
 use crate::task::{ExitStatus, TaskState, Tid, child_key};
 use crate::wait::WaitKey;
 
+/// Zombies that outlived their parents and that process 1 does not wait for, before the oldest are forgotten.
+const MAX_ADOPTED: usize = 64;
+
 impl ExitStatus {
     /// The status word of wait(2).
     pub fn wait_status(self) -> u32 {
@@ -41,9 +44,16 @@ impl Kernel {
         let Some(process) = self.processes.get_mut(&task.pid) else { return };
         process.threads.remove(&tid);
         process.aux.dead_cpu_ns = process.aux.dead_cpu_ns.saturating_add(task.cpu_ns);
+        process.aux.dead_system_ns = process.aux.dead_system_ns.saturating_add(task.aux.system_ns);
         if tid == task.pid {
             process.aux.leader_status = Some(status);
         }
+        self.announce_stop(task.pid);
+        if self.processes.get(&task.pid).is_some_and(|p| p.threads.len() == 1) {
+            // One that waits in execve(2) to be alone goes on.
+            self.wake(WaitKey::Vfork(task.pid));
+        }
+        let Some(process) = self.processes.get(&task.pid) else { return };
         if process.threads.is_empty() {
             let status = process.group_exit.or(process.aux.leader_status).unwrap_or(status);
             self.process_ended(task.pid, status);
@@ -103,27 +113,39 @@ impl Kernel {
     fn process_ended(&mut self, pid: u32, status: ExitStatus) {
         self.drop_process_timers(pid);
         self.lock_process_ended(pid);
+        self.time.cpu_watched.remove(&pid);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.zombie = Some(status);
         process.pending.queue.clear();
-        let (parent, exit_signal, uid) = (process.parent, process.exit_signal, process.creds.uid);
-        let cpu = process.aux.dead_cpu_ns;
         self.vfork_done(pid);
+        self.pidfd_notify(pid);
         if pid == 1 {
             self.exited = Some(status);
             return;
         }
+        self.session_leader_ended(pid);
+        let groups = self.groups_tied_by(pid);
         self.orphan_children(pid);
+        self.hang_up_orphans(pid, &groups);
+        self.tell_of_end(pid, status);
+    }
+
+    /// Tells the parent that a process has ended, and reaps it when the parent does not want to.
+    fn tell_of_end(&mut self, pid: u32, status: ExitStatus) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let (parent, exit_signal, uid) = (process.parent, process.exit_signal, process.creds.uid);
+        let (user, system) = self.process_times(pid);
         let chld = self.action(parent, SIGCHLD);
         let unwanted = exit_signal == SIGCHLD && (chld.handler == SIG_IGN || chld.flags & SA_NOCLDWAIT != 0);
         if self.processes.get(&parent).is_none_or(|p| p.zombie.is_some()) || unwanted {
             self.processes.remove(&pid);
         }
+        self.forget_adopted();
         if exit_signal != 0 && chld.handler != SIG_IGN {
             let (code, value) = status.siginfo();
-            let ticks = cpu / 10_000_000;
+            let (user, system) = (user / 10_000_000, system / 10_000_000);
             let mut info = SigInfo::from_user(exit_signal, code, pid, uid);
-            info.fields = [info.fields.first().copied().unwrap_or(0), u64::from(value), ticks, 0];
+            info.fields = [info.fields.first().copied().unwrap_or(0), u64::from(value), user, system];
             self.signal_process(parent, info);
         }
         self.wake(child_key(parent));
@@ -145,11 +167,14 @@ impl Kernel {
             }
         }
         let children: Vec<u32> = self.processes.values().filter(|p| p.parent == pid).map(|p| p.pid).collect();
+        let mut ended = Vec::new();
         for child in &children {
             let mut deaths = Vec::new();
             if let Some(p) = self.processes.get_mut(child) {
                 p.parent = heir;
                 p.exit_signal = SIGCHLD;
+                p.aux.adopted = true;
+                ended.extend(p.zombie.map(|status| (p.pid, status)));
                 deaths.extend(p.threads.iter().copied());
             }
             for tid in deaths {
@@ -159,8 +184,20 @@ impl Kernel {
                 }
             }
         }
+        for (child, status) in ended {
+            self.tell_of_end(child, status);
+        }
         if !children.is_empty() {
             self.wake(child_key(heir));
+        }
+    }
+
+    /// The program that is process 1 need not know that it is to reap what others leave behind: only so many such zombies are kept.
+    fn forget_adopted(&mut self) {
+        let zombie = |p: &&crate::task::Process| p.parent == 1 && p.aux.adopted && p.zombie.is_some();
+        let zombies: Vec<u32> = self.processes.values().filter(zombie).map(|p| p.pid).collect();
+        for pid in zombies.iter().take(zombies.len().saturating_sub(MAX_ADOPTED)) {
+            self.processes.remove(pid);
         }
     }
 
@@ -180,14 +217,9 @@ impl Kernel {
         {
             let cpu = dead.aux.dead_cpu_ns.saturating_add(dead.aux.child_cpu_ns);
             parent.aux.child_cpu_ns = parent.aux.child_cpu_ns.saturating_add(cpu);
+            let system = dead.aux.dead_system_ns.saturating_add(dead.aux.child_system_ns);
+            parent.aux.child_system_ns = parent.aux.child_system_ns.saturating_add(system);
         }
-    }
-
-    /// User time of a process, ns.
-    pub fn process_cpu_ns(&self, pid: u32) -> u64 {
-        let Some(process) = self.processes.get(&pid) else { return 0 };
-        let living: u64 = process.threads.iter().filter_map(|t| self.tasks.get(t)).map(|t| t.cpu_ns).sum();
-        process.aux.dead_cpu_ns.saturating_add(living)
     }
 
     /// One user less of a file-system context.

@@ -175,6 +175,18 @@ pub struct TaskAux {
     pub nice: i32,
     /// PR_SET_PDEATHSIG; 0 for none.
     pub pdeathsig: u32,
+    /// Scheduling policy, with SCHED_RESET_ON_FORK.
+    pub policy: u32,
+    /// Real-time priority, 0..=99.
+    pub priority: u32,
+    /// CPUs that it asked for, a mask; empty for all.
+    pub affinity: Vec<u8>,
+    /// ioprio_set(2); 0 when nothing was set.
+    pub ioprio: u32,
+    /// PR_SET_TIMERSLACK, ns; 0 for the default.
+    pub timer_slack: u64,
+    /// Time in which the kernel worked for it, ns.
+    pub system_ns: u64,
 }
 
 /// What a process carries besides its ABI state. All zero in a new process.
@@ -198,6 +210,31 @@ pub struct ProcessAux {
     pub executed: bool,
     /// personality(2).
     pub personality: u32,
+    /// Whether it is stopped.
+    pub stop: StopState,
+    /// PR_SET_THP_DISABLE.
+    pub thp_disabled: bool,
+    /// Kernel time of threads that ended, ns.
+    pub dead_system_ns: u64,
+    /// Kernel time of reaped children, ns.
+    pub child_system_ns: u64,
+    /// TIOCNOTTY: the terminal of its session is not its own.
+    pub tty_given_up: bool,
+    /// It outlived its parent and was given to process 1 or a subreaper.
+    pub adopted: bool,
+}
+
+/// A process's stop by a signal, and what its parent has still to hear of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopState {
+    /// The signal that stopped it, while it is stopped.
+    pub signal: Option<u32>,
+    /// The parent was told that all threads have stopped.
+    pub announced: bool,
+    /// No wait(2) has reported the stop.
+    pub unreported: bool,
+    /// It was continued, and no wait(2) has reported that.
+    pub continued: bool,
 }
 
 impl Task {

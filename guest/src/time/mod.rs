@@ -52,6 +52,8 @@ pub struct Timekeeper {
     pub current: TimePage,
     /// Pending timers.
     pub timers: crate::kernel::TimerQueue,
+    /// Processes that have timers or a limit of processor time.
+    pub cpu_watched: std::collections::BTreeSet<u32>,
 }
 
 impl Reset for Timekeeper {

@@ -11,7 +11,7 @@ impl Kernel {
             Device::Null => return Ok(0),
             Device::Zero | Device::Full => buf.fill(0),
             Device::Random | Device::Urandom => self.entropy.fill(buf),
-            Device::Tty => return Err(Errno::EIO),
+            Device::Tty | Device::Ptmx | Device::Pts(_) => return Err(Errno::EIO),
         }
         Ok(buf.len())
     }
@@ -20,7 +20,7 @@ impl Kernel {
     pub fn device_write(&mut self, device: Device, len: usize) -> Result<usize, Errno> {
         match device {
             Device::Full => Err(Errno::ENOSPC),
-            Device::Tty => Err(Errno::EIO),
+            Device::Tty | Device::Ptmx | Device::Pts(_) => Err(Errno::EIO),
             _ => Ok(len),
         }
     }

@@ -178,6 +178,10 @@ impl Kernel {
             FileKind::SignalFd(id) => {
                 self.objects.signalfds.remove(id);
             }
+            FileKind::Tty(end) => self.tty_close(&end),
+            FileKind::PidFd(id) => {
+                self.objects.pidfds.remove(id);
+            }
             FileKind::Socket(id) => self.socket_close(id),
             FileKind::Work => {}
         }

@@ -46,6 +46,10 @@ pub struct Files {
     pub signalfds: Store<super::signalfd::SignalFd>,
     /// inotify(7).
     pub watches: super::inotify::Watches,
+    /// Processes.
+    pub pidfds: Store<super::pidfd::PidFd>,
+    /// Terminals.
+    pub ttys: crate::tty::Ttys,
     /// Advisory locks.
     pub locks: super::lock::Locks,
     /// Descriptors open in all tables.
@@ -98,6 +102,7 @@ impl Kernel {
                 | FileKind::Device(_, inode)
                 | FileKind::Pipe { inode: Some(inode), .. },
             ) => self.inode_path(*inode),
+            Some(FileKind::Tty(end)) => self.inode_path(end.inode),
             Some(FileKind::Pipe { pipe, .. }) => format!("pipe:[{pipe}]").into_bytes(),
             Some(FileKind::EventFd(_)) => b"anon_inode:[eventfd]".to_vec(),
             Some(FileKind::Epoll(_)) => b"anon_inode:[eventpoll]".to_vec(),
@@ -105,6 +110,7 @@ impl Kernel {
             Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
             Some(FileKind::Inotify(_)) => b"anon_inode:inotify".to_vec(),
             Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
+            Some(FileKind::PidFd(_)) => b"anon_inode:[pidfd]".to_vec(),
             Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
@@ -139,9 +145,12 @@ impl Kernel {
                 *to = self.objects.timerfds.get(*id).ok_or(Errno::EBADF)?.peek()?.to_le_bytes();
                 Ok(8)
             }
-            FileKind::Epoll(_) | FileKind::Socket(_) | FileKind::SignalFd(_) | FileKind::Inotify(_) => {
-                Err(Errno::EINVAL)
-            }
+            FileKind::Epoll(_)
+            | FileKind::Socket(_)
+            | FileKind::SignalFd(_)
+            | FileKind::Inotify(_)
+            | FileKind::PidFd(_)
+            | FileKind::Tty(_) => Err(Errno::EINVAL),
             FileKind::HostStream(id) => {
                 let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
                 let (result, object) = (s.read(buf), s.object_in);
@@ -201,7 +210,8 @@ impl Kernel {
             | FileKind::Socket(_)
             | FileKind::TimerFd(_)
             | FileKind::Inotify(_)
-            | FileKind::SignalFd(_) => {
+            | FileKind::SignalFd(_)
+            | FileKind::PidFd(_) => {
                 return Err(Errno::EINVAL);
             }
             FileKind::HostStream(id) => {
@@ -211,6 +221,12 @@ impl Kernel {
                     self.object_drained(object);
                 }
                 return result;
+            }
+            FileKind::Tty(end) => {
+                return match self.tty_push(&end.clone(), data)? {
+                    0 if !data.is_empty() => Err(Errno::EAGAIN),
+                    n => Ok(n),
+                };
             }
             FileKind::Work => return self.work.write(data),
         };
@@ -251,7 +267,7 @@ impl Kernel {
     }
 
     /// Bytes that a call which is tried again has moved already.
-    fn moved_before(&self, tid: Tid) -> u64 {
+    pub(crate) fn moved_before(&self, tid: Tid) -> u64 {
         self.task(tid).and_then(|t| t.resume).map_or(0, |r| r.memo.first().copied().unwrap_or(0))
     }
 
@@ -294,6 +310,9 @@ impl Kernel {
         }
         if let FileKind::SignalFd(id) = f.kind {
             return self.signalfd_read(tid, &f, id, iovecs);
+        }
+        if let FileKind::Tty(end) = f.kind {
+            return self.tty_read(tid, &f, end, iovecs);
         }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut done = self.moved_before(tid).min(total);
@@ -364,6 +383,9 @@ impl Kernel {
         if let FileKind::Socket(_) = f.kind {
             let m = crate::net::transfer::Outgoing { iovecs: iovecs.to_vec(), ..Default::default() };
             return Ok(self.socket_send(tid, file, &m)?.into());
+        }
+        if let FileKind::Tty(end) = f.kind {
+            return self.tty_write(tid, &f, end, iovecs);
         }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut done = self.moved_before(tid).min(total);
@@ -453,12 +475,14 @@ impl Kernel {
             FileKind::Inode(inode)
             | FileKind::Device(_, inode)
             | FileKind::Pipe { inode: Some(inode), .. } => self.inode_stat(inode),
+            FileKind::Tty(end) => self.inode_stat(end.inode),
             FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
             FileKind::EventFd(_)
             | FileKind::Epoll(_)
             | FileKind::TimerFd(_)
             | FileKind::Inotify(_)
-            | FileKind::SignalFd(_) => Ok(anon),
+            | FileKind::SignalFd(_)
+            | FileKind::PidFd(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
             FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),

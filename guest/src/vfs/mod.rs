@@ -25,6 +25,7 @@ pub mod mount;
 pub mod ops;
 mod pages;
 pub mod path;
+pub mod pidfd;
 pub mod pipe;
 mod proc_task;
 mod provide;
@@ -92,6 +93,10 @@ pub enum FileKind {
     SignalFd(u64),
     /// A queue of inotify(7) (a key of `Watches::queues`).
     Inotify(u64),
+    /// A process (a key of `Files::pidfds`).
+    PidFd(u64),
+    /// One end of a terminal (a key of `Ttys::all`).
+    Tty(crate::tty::TtyEnd),
     /// A socket (a key of `Net::sockets`).
     Socket(u64),
     /// The work channel.
@@ -105,6 +110,7 @@ impl FileKind {
             FileKind::Inode(inode)
             | FileKind::Device(_, inode)
             | FileKind::Pipe { inode: Some(inode), .. } => Some(*inode),
+            FileKind::Tty(end) => Some(end.inode),
             _ => None,
         }
     }
@@ -119,7 +125,12 @@ pub enum Device {
     Full,
     Random,
     Urandom,
+    /// The caller's controlling terminal.
     Tty,
+    /// Opening it makes a pseudoterminal.
+    Ptmx,
+    /// The slave of that number.
+    Pts(u32),
 }
 
 impl Device {

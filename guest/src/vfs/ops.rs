@@ -147,7 +147,7 @@ impl Kernel {
     }
 
     /// Frees a removed inode unless something still refers to it.
-    pub(super) fn reap_inode(&mut self, id: InodeId) {
+    pub(crate) fn reap_inode(&mut self, id: InodeId) {
         self.vfs.orphans.insert(id);
         let used: Vec<InodeId> = self.fs_contexts.iter().flat_map(|(_, f)| [f.root, f.cwd]).collect();
         let gone: Vec<InodeId> = self

@@ -217,6 +217,12 @@ impl Kernel {
         }
     }
 
+    /// The process that a directory /proc/PID describes.
+    pub(crate) fn proc_directory(&self, inode: InodeId) -> Option<u32> {
+        let Kind::Synth(path) = &self.vfs.inode(inode).ok()?.kind else { return None };
+        number(path.strip_prefix("proc/")?)
+    }
+
     /// A name in a directory of proc or sys.
     pub(super) fn synth_lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>, Errno> {
         let Kind::Synth(above) = &self.vfs.inode(dir)?.kind else { return Err(Errno::ENOTDIR) };

@@ -18,7 +18,7 @@ pub use super::inode::Vfs;
 /// O_TMPFILE includes O_DIRECTORY.
 const O_TMPFILE: u32 = g::O_TMPFILE;
 /// Flags that only matter while a file is being opened.
-pub(super) const OPEN_ONLY: u32 = g::O_CREAT | g::O_EXCL | g::O_NOCTTY | g::O_TRUNC | g::O_CLOEXEC;
+pub(crate) const OPEN_ONLY: u32 = g::O_CREAT | g::O_EXCL | g::O_NOCTTY | g::O_TRUNC | g::O_CLOEXEC;
 
 /// What opening a path came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ impl Kernel {
             ("random", Device::Random, g_dev(1, 8)),
             ("urandom", Device::Urandom, g_dev(1, 9)),
             ("tty", Device::Tty, g_dev(5, 0)),
+            ("ptmx", Device::Ptmx, g_dev(5, 2)),
         ] {
             let stat = self.fresh_stat(S_IFCHR | 0o666);
             let stat = Stat { rdev: minor, ..stat };
@@ -71,7 +72,10 @@ impl Kernel {
             self.bind_new(dev, name.as_bytes(), kind, stat, FsKind::Dev)?;
         }
         self.new_dir(dev, b"shm", 0o1777, FsKind::Shm)?;
-        self.new_dir(dev, b"pts", 0o755, FsKind::Dev)?;
+        let pts = self.new_dir(dev, b"pts", 0o755, FsKind::Dev)?;
+        let stat = Stat { rdev: g_dev(5, 2), ..self.fresh_stat(S_IFCHR | 0o666) };
+        self.bind_new(pts, b"ptmx", Kind::Device(Device::Ptmx), stat, FsKind::Dev)?;
+        self.objects.ttys.directory = pts;
         self.new_dir(root, b"tmp", 0o1777, FsKind::Root)?;
         self.new_dir(root, b"run", 0o1777, FsKind::Root)?;
         Ok(())
@@ -96,7 +100,7 @@ impl Kernel {
     }
 
     /// Attributes of something that root makes now.
-    pub(super) fn fresh_stat(&self, mode: u32) -> Stat {
+    pub(crate) fn fresh_stat(&self, mode: u32) -> Stat {
         let now = self.now_pair();
         Stat { mode, nlink: 1, atime: now, mtime: now, ctime: now, btime: now, ..Stat::default() }
     }
@@ -108,7 +112,7 @@ impl Kernel {
     }
 
     /// Adds an inode and binds it to a name.
-    pub(super) fn bind_new(
+    pub(crate) fn bind_new(
         &mut self,
         dir: InodeId,
         name: &[u8],
@@ -248,6 +252,10 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         self.check_open(tid, id, flags)?;
+        if let Kind::Device(device @ (Device::Tty | Device::Ptmx | Device::Pts(_))) = self.vfs.inode(id)?.kind
+        {
+            return self.tty_open(tid, id, device, flags).map(Opening::File);
+        }
         let kind = self.vfs.inode(id)?.file_type();
         if kind == super::inode::S_IFIFO {
             return Ok(Opening::Fifo(id));
@@ -301,7 +309,7 @@ impl Kernel {
                 None | Some(Device::Tty) => Err(Errno::ENXIO),
                 Some(_) => Ok(()),
             },
-            Kind::Special | Kind::Device(Device::Tty) => Err(Errno::ENXIO),
+            Kind::Special => Err(Errno::ENXIO),
             Kind::Work if self.process_of(tid).is_some_and(|p| p.pid != 1) => Err(Errno::EACCES),
             Kind::Synth(path) if path.ends_with("/mem") && path.starts_with("proc/") => Err(Errno::EACCES),
             _ => Ok(()),

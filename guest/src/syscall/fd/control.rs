@@ -4,8 +4,8 @@ use super::{dup_from, inode, open};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of};
 use crate::syscall::{Context, ret};
+use crate::vfs::FileKind;
 use crate::vfs::file::{O_APPEND, O_NONBLOCK, O_PATH};
-use crate::vfs::{Device, FileKind};
 use crate::wait::SysResult;
 
 pub(super) fn set_cloexec(c: &mut Context<'_>, fd: u64, on: bool) -> SysResult {
@@ -102,6 +102,10 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             let on = c.k.get_u32(c.tid, arg)? != 0;
             set_flags(c, id, O_NONBLOCK, if on { O_NONBLOCK } else { 0 })
         }
+        request if matches!(f.kind, FileKind::Tty(_)) => {
+            let end = c.k.tty_end(id)?;
+            crate::tty::ioctl::ioctl(c, end, request, arg)
+        }
         0x541b => {
             let n = match f.kind {
                 FileKind::Pipe { pipe, .. } => {
@@ -133,7 +137,6 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             c.k.copy_out(c.tid, arg, &bytes)?;
             ret(0)
         }
-        _ if matches!(f.kind, FileKind::Device(Device::Tty, _)) => Err(Errno::EIO),
         request => {
             let request = u64::from(request);
             let linux_has = match (f.kind, request) {

@@ -63,6 +63,7 @@ pub(super) fn setsid(c: &mut Context<'_>, _: &[u64; 6]) -> SysResult {
     }
     if let Some(p) = c.k.processes.get_mut(&me) {
         (p.sid, p.pgid) = (me, me);
+        p.aux.tty_given_up = false;
     }
     ret(u64::from(me))
 }
