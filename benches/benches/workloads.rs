@@ -54,6 +54,14 @@ fn once(argv: &[String], dir: &Path) -> std::io::Result<Run> {
     })
 }
 
+/// The host's memory as `--memory` takes it: programs that size themselves by it, Java above all, are to see the same on all sides.
+fn memory() -> String {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).unwrap_or_default();
+    let kib = line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(2 << 20);
+    format!("{}m", kib >> 10)
+}
+
 /// All sides of one workload as JSON. A side that prints something else than the host has no time.
 fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Result<Value, String> {
     let wrap = |words: &[&str]| -> Vec<String> {
@@ -61,7 +69,7 @@ fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Resul
     };
     let sides = [
         wrap(&[]),
-        wrap(&[coppice, "run", "--cpus", "2", "--json", "--"]),
+        wrap(&[coppice, "run", "--cpus", "2", "--memory", &memory(), "--json", "--"]),
         wrap(&["runsc", "--network=none", "-platform", "systrap", "do"]),
     ];
     let mut times = [Vec::new(), Vec::new(), Vec::new()];

@@ -19,7 +19,7 @@ seq -s, 5; factor 360; expr 3 + 4; printf '%s-%03d\n' a 7; echo -n no newline; e
 numfmt --to=iec 1048576; od -An -tx1 a/fruit | head -1; base64 a/fruit; base32 a/fruit | base32 -d | head -1; date -d @0 +%F; date -r a/n +%Y | wc -c
 chmod 600 a/n; stat -c %a a/n; chmod u+x,g=r a/n; stat -c %a a/n; chown 1:2 a/n; stat -c %u:%g a/n; chgrp 0 a/n; touch -d 2001-02-03T04:05:06 a/n; stat -c %y a/n; umask 27; touch um; stat -c %a um
 truncate -s 100000 big; fallocate -l 200000 big; stat -c %s big; dd if=a/n of=dd bs=100 count=3 skip=2 seek=1 conv=notrunc 2>/dev/null; stat -c %s dd; sync big; shred -u -n1 big; test ! -e big
-install -m 755 -D a/n inst/x/y; stat -c %a inst/x/y; mktemp -u XXX | wc -c
+install -m 755 -D a/n inst/x/y; stat -c %a inst/x/y; mkfifo p; (echo through fifo > p &); cat p; mknod q p; test -p q && rm p q; mktemp -u XXX | wc -c
 tee t1 t2 < a/fruit | wc -l; cmp t1 t2; env -i A=1 env; printenv HOME | wc -l; id -u; whoami; groups root | wc -w; nproc | wc -l; uname -s; hostname | wc -l; arch; tty || true; pwd -P | xargs basename | wc -l; logname 2>/dev/null || true
 timeout 0.05 sleep 5 || echo $?; nice -n 5 nice; nohup echo hup 2>/dev/null; stdbuf -oL echo buffered; setsid -w echo session; sleep 0.01; kill -0 $$; chroot / echo root
 find a -type f | sort; find a -name '*r*' -newer /etc/passwd | sort | head -2; find a -type f -exec wc -c {} + | tail -1 | awk '{print $1}'; find . -empty | sort | head -3; find a -size -1k -printf '%f\n' | sort | xargs -I{} echo '<{}>'

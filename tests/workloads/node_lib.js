@@ -13,6 +13,7 @@ const { setTimeout: sleep } = require('node:timers/promises'), { once } = requir
   await handle.write('hello', 10); await handle.truncate(100); await handle.sync(); await handle.utimes(1, 2);
   console.log((await handle.stat()).size, (await handle.stat()).mtimeMs, (await handle.read(Buffer.alloc(5), 0, 5, 10)).buffer.toString()); await handle.close();
   for (const f of [() => fs.readFileSync('none'), () => fs.mkdirSync('d'), () => fs.rmdirSync('d'), () => fs.readdirSync('d/6')]) try { f(); } catch (e) { console.log(e.code, e.syscall); }
+  const watcher = fs.watch('d'); const changed = once(watcher, 'change'); fs.writeFileSync('d/watched', 'now'); console.log((await changed)[1]); watcher.close();
   await pipeline(fs.createReadStream(process.execPath, { end: 3_000_000 }), zlib.createGzip({ level: 1 }), fs.createWriteStream('gz'));
   let size = 0; for await (const part of fs.createReadStream('gz').pipe(zlib.createGunzip())) size += part.length; console.log(size);
   console.log((await promisify(execFile)('/bin/echo', ['child'])).stdout.trim());

@@ -57,6 +57,11 @@ with tempfile.TemporaryDirectory(dir=".") as d, tempfile.NamedTemporaryFile(dir=
 print(os.statvfs(".").f_namemax, os.access("/etc/passwd", os.R_OK), os.umask(0o22) >= 0)
 os.setxattr("z.zip", "user.k", b"v")
 print(os.getxattr("z.zip", "user.k"), os.listxattr("z.zip"))
+os.mkfifo("fifo")
+fd = os.open("fifo", os.O_RDWR | os.O_NONBLOCK)
+os.write(fd, b"fifo")
+print(os.read(fd, 10))
+os.close(fd)
 with open("sparse", "wb") as f:
     f.truncate(1 << 20)
     f.seek(1 << 19)
