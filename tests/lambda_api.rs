@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
-use support::{LIMIT, Outcome, coppice, finish, fresh_dir, scratch};
+use support::{LIMIT, Outcome, coppice, finish, fresh_dir, installed, scratch};
 
 fn invoke(path: &Path, args: &[&str]) -> Outcome {
     let mut command = coppice();
@@ -126,27 +125,6 @@ fn responses_may_be_streamed_and_as_long_as_the_limit_but_no_longer() {
     assert!(outcome.stderr.contains("the function failed: TooLarge: 413"), "{}", outcome.stderr);
 }
 
-/// Installs something with a package manager, once, in a directory of the build's; the directory.
-fn installed(name: &str, install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
-    let _guard = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
-    let dir = scratch().join("installed").join(name);
-    if dir.join("complete").exists() {
-        return dir;
-    }
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).unwrap();
-    for mut command in install(&dir) {
-        let outcome = finish(&mut command, b"", Duration::from_secs(900));
-        assert_eq!(
-            outcome.status, 0,
-            "cannot install {name} (is its registry reachable from here?): {command:?}: {}",
-            outcome.stderr
-        );
-    }
-    std::fs::write(dir.join("complete"), "").unwrap();
-    dir
-}
-
 fn executable(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, text).unwrap();
@@ -206,4 +184,42 @@ def handler(event, context):
         let outcome = invoke(dir.path(), &["--handler", handler, "--event", event]);
         assert!(outcome.status == 1 && outcome.stderr.contains(text), "{handler}: {}", outcome.stderr);
     }
+}
+
+#[test]
+fn aws_lambda_ric_for_node_serves_and_no_fork_of_it_repeats_a_random_value() {
+    let packages = installed("aws-lambda-ric-3.3.0", |dir| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "aws-lambda-ric@3.3.0"]).current_dir(dir);
+        vec![npm]
+    });
+    let dir = fresh_dir("ric-node");
+    std::os::unix::fs::symlink(packages.join("node_modules"), dir.path().join("node_modules")).unwrap();
+    let start = "#!/bin/sh\nexec node node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"\n";
+    executable(&dir.path().join("bootstrap"), start);
+    let source = r#"
+const crypto = require('crypto');
+const used = [Math.random(), crypto.randomUUID(), crypto.randomInt(9), crypto.randomBytes(4)];
+let count = 0;
+exports.handler = async (event, context) => {
+  console.log('in the handler');
+  if (event === 'fail') throw new TypeError('no good');
+  const random = [Math.random(), crypto.randomUUID(), crypto.randomInt(2 ** 48 - 1), crypto.randomBytes(8).toString('hex')];
+  return { event, id: context.awsRequestId.length > 0, left: context.getRemainingTimeInMillis() > 0, memory: context.memoryLimitInMB, count: ++count, random };
+};
+"#;
+    std::fs::write(dir.path().join("app.js"), source).unwrap();
+    let outcome =
+        invoke(dir.path(), &["--handler", "app.handler", "--event", "{\"a\": \"ü\"}", "--repeat", "4"]);
+    let mut seen = std::collections::HashSet::new();
+    for mut answer in lines(&outcome) {
+        for random in answer["random"].take().as_array().unwrap() {
+            assert!(seen.insert(random.to_string()), "{random} is repeated");
+        }
+        let same = json!({"event": {"a": "ü"}, "id": true, "left": true, "memory": "512", "count": 1, "random": null});
+        assert_eq!(answer, same);
+    }
+    assert_eq!(seen.len(), 16);
+    let outcome = invoke(dir.path(), &["--handler", "app.handler", "--event", "\"fail\""]);
+    assert!(outcome.stderr.contains("the function failed: TypeError: no good"), "{}", outcome.stderr);
 }

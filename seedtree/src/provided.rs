@@ -1,7 +1,7 @@
 //! Programs that speak the AWS Lambda Runtime API: their environment, and what their invocations say beside the event.
 
 use crate::proto::Step;
-use crate::runtime::{Function, environment};
+use crate::runtime::{Function, NODE_HOOK, environment, node_files};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where programs of no region think that they are.
@@ -28,12 +28,14 @@ pub(crate) fn start(function: &Function, env: &[(String, String)]) -> Step {
         ("AWS_LAMBDA_LOG_STREAM_NAME", "seed".to_owned()),
         // What SnapStart calls a snapshot is a seed: clients that know of it run their hooks after each fork.
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start".to_owned()),
+        // To Node.js only, and without it a fork repeats keys: see guest/runtimes/node/fork.js.
+        ("NODE_OPTIONS", format!("--require={}", NODE_HOOK)),
         ("AWS_REGION", REGION.to_owned()),
         ("AWS_DEFAULT_REGION", REGION.to_owned()),
     ];
     let path = function.dir.join(&function.file).into_os_string().into_encoded_bytes();
     Step::Start {
-        files: Vec::new(),
+        files: node_files(),
         api: true,
         cwd: root.into_bytes(),
         argv: vec![path.clone()],

@@ -20,10 +20,12 @@ pub enum Runtime {
 }
 
 const PYTHON_LOOP: &str = include_str!("../../guest/runtimes/python/runtime.py");
+/// Where the guest has what makes Node.js fit to be forked.
+pub(crate) const NODE_HOOK: &str = "/run/coppice/node/fork.js";
 /// Files of the Node.js runtime, and what they contain.
 const NODE_FILES: [(&str, &[u8]); 3] = [
     ("/run/coppice/node/runtime.js", include_bytes!("../../guest/runtimes/node/runtime.js")),
-    ("/run/coppice/node/fork.js", include_bytes!("../../guest/runtimes/node/fork.js")),
+    (NODE_HOOK, include_bytes!("../../guest/runtimes/node/fork.js")),
     ("/run/coppice/node/fork.node", include_bytes!(concat!(env!("OUT_DIR"), "/fork.node"))),
 ];
 
@@ -70,11 +72,9 @@ impl Runtime {
     pub fn start(self, env: &[(String, String)], rootfs: &Path) -> Option<Step> {
         let (files, argv, own) = match self {
             Runtime::Python => {
-                (&[][..], vec!["python3", "-c", PYTHON_LOOP], &[("PYTHONDONTWRITEBYTECODE", "1")][..])
+                (Vec::new(), vec!["python3", "-c", PYTHON_LOOP], &[("PYTHONDONTWRITEBYTECODE", "1")][..])
             }
-            Runtime::Node => {
-                (&NODE_FILES[..], vec!["node", "--require", NODE_FILES[1].0, NODE_FILES[0].0], &[][..])
-            }
+            Runtime::Node => (node_files(), vec!["node", "--require", NODE_HOOK, NODE_FILES[0].0], &[][..]),
             Runtime::Provided => return None,
         };
         let bytes = |text: &str| text.as_bytes().to_vec();
@@ -85,7 +85,7 @@ impl Runtime {
         ];
         let defaults = defaults.iter().chain(own).map(|(n, v)| (*n, (*v).to_owned()));
         Some(Step::Start {
-            files: files.iter().map(|(path, data): &(&str, &[u8])| (bytes(path), data.to_vec())).collect(),
+            files,
             api: false,
             cwd: bytes("/"),
             path: bytes(self.interpreter(rootfs)),
@@ -93,6 +93,11 @@ impl Runtime {
             envp: environment(defaults, env),
         })
     }
+}
+
+/// The files as a step has them.
+pub(crate) fn node_files() -> Vec<(Vec<u8>, Vec<u8>)> {
+    NODE_FILES.iter().map(|(path, data)| (path.as_bytes().to_vec(), data.to_vec())).collect()
 }
 
 /// Defaults as NAME=VALUE, where the operator's environment does not say otherwise, and that.

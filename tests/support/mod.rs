@@ -138,6 +138,28 @@ pub fn program(name: &str, link: Link) -> PathBuf {
     path
 }
 
+/// Installs something with a package manager, once, in a directory of the build's; the directory.
+pub fn installed(name: &str, install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _guard = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
+    let dir = scratch().join("installed").join(name);
+    if dir.join("complete").exists() {
+        return dir;
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    for mut command in install(&dir) {
+        let outcome = finish(&mut command, b"", Duration::from_secs(900));
+        assert_eq!(
+            outcome.status, 0,
+            "cannot install {name} (is its registry reachable from here?): {command:?}: {}",
+            outcome.stderr
+        );
+    }
+    std::fs::write(dir.join("complete"), "").unwrap();
+    dir
+}
+
 /// The environment that both sides get.
 pub const ENVIRONMENT: &[(&str, &str)] =
     &[("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")];
