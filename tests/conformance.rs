@@ -100,7 +100,7 @@ fn directories() {
 
 #[test]
 fn files() {
-    family("files", 670, &[]);
+    family("files", 685, &[]);
 }
 
 #[test]

@@ -8,9 +8,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -131,7 +135,9 @@ static void *late_reader(void *path) {
     usleep(30000);
     int fd = open(path, O_RDONLY);
     char b[8];
-    return (void *)(long)(read(fd, b, 8) + 0 * close(fd));
+    long n = read(fd, b, 8);
+    close(fd);
+    return (void *)n;
 }
 
 static void on_alarm(int s) { (void)s; }
@@ -630,6 +636,41 @@ static void permissions(void) {
     RESULT("root may execute what somebody may", access("perm-other-111", X_OK));
 }
 
+static void odds(void) {
+    put("setid", "x");
+    chmod("setid", 06777);
+    int fd = open("setid", O_RDWR);
+    write(fd, "y", 1);
+    show("root's write leaves the set-id bits", "%o", status("setid").st_mode);
+    struct rlimit old, l = {1000, 1000};
+    getrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, SIG_IGN);
+    l.rlim_max = old.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &l);
+    RESULT("ftruncate beyond RLIMIT_FSIZE", ftruncate(fd, 1001));
+    RESULT("truncate beyond RLIMIT_FSIZE", truncate("setid", 1001));
+    RESULT("fallocate beyond RLIMIT_FSIZE", fallocate(fd, 0, 0, 1001));
+    RESULT("ftruncate to RLIMIT_FSIZE", ftruncate(fd, 1000));
+    RESULT("write at RLIMIT_FSIZE", pwrite(fd, "x", 1, 1000));
+    RESULT("write over RLIMIT_FSIZE", pwrite(fd, "xy", 2, 999));
+    setrlimit(RLIMIT_FSIZE, &old);
+    close(fd);
+    RESULT("lseek of an eventfd", lseek(eventfd(0, 0), 5, SEEK_SET));
+    RESULT("lseek of an epoll", lseek(epoll_create1(0), 5, SEEK_SET));
+    int pair[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    RESULT("lseek of a socket", lseek(pair[0], 5, SEEK_SET));
+    RESULT("fadvise of a socket", posix_fadvise(pair[0], 0, 0, POSIX_FADV_NORMAL));
+    RESULT("O_DIRECT of a socket", fcntl(pair[0], F_SETFL, O_DIRECT));
+    struct timespec t[2] = {{0, 2000000000}, {0, 0}};
+    RESULT("bad nanoseconds of nothing", utimensat(AT_FDCWD, "nothing", t, 0));
+    int dir = open(".", O_RDONLY);
+    RESULT("F_NOTIFY of nothing", fcntl(dir, F_NOTIFY, DN_MULTISHOT));
+    fd = open("nil", O_CREAT | O_RDWR, 0600);
+    loff_t a = 0, b = 0;
+    RESULT("copy_file_range of an empty file onto itself", copy_file_range(fd, &a, fd, &b, 5, 0));
+}
+
 int main(void) {
     scratch();
     signal(SIGPIPE, SIG_IGN);
@@ -643,5 +684,6 @@ int main(void) {
     attributes();
     within();
     permissions();
+    odds();
     return 0;
 }

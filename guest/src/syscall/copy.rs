@@ -110,6 +110,7 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
     }
     if done > 0 {
         c.k.notify_file(&from, IN_ACCESS);
+        c.k.written_by(c.tid, &to);
         c.k.notify_file(&to, IN_MODIFY);
     }
     set_position(c, offset, in_id, pos)?;
@@ -139,6 +140,10 @@ fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flag
     if in_pos.cast_signed() < 0 || out_pos.cast_signed() < 0 {
         return Err(Errno::EINVAL);
     }
+    // Only what there is to copy can overlap.
+    let count = count.min(c.k.inode_stat(source)?.size.saturating_sub(in_pos));
+    let (in_end, out_end) =
+        (in_end.min(in_pos.saturating_add(count)), out_end.min(out_pos.saturating_add(count)));
     if source == target && in_pos < out_end && out_pos < in_end {
         return Err(Errno::EINVAL);
     }
@@ -165,6 +170,7 @@ fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flag
     }
     if done > 0 {
         c.k.notify_file(&from, IN_ACCESS);
+        c.k.written_by(c.tid, &to);
         c.k.notify_file(&to, IN_MODIFY);
     }
     set_position(c, in_va, in_id, in_pos)?;

@@ -219,6 +219,7 @@ fn out_of_pipe(
         other => other?,
     };
     c.k.file_consume(&from.file, moved);
+    c.k.written_by(c.tid, &to.file);
     c.k.notify_file(&to.file, g::IN_MODIFY);
     pos = pos.saturating_add(u64_of(moved));
     set_offset(c, va, to, pos)?;

@@ -187,8 +187,6 @@ impl Kernel {
         node.stat.size = node.stat.size.max(offset + u64_of(done));
         node.stat.mtime = now;
         node.stat.ctime = now;
-        // A write by anyone takes the set-id bits away.
-        node.stat.mode &= !0o6000;
         Ok(done)
     }
 

@@ -5,7 +5,7 @@ use super::eventfd::EventFd;
 use super::inode::Kind;
 use super::pipe::{PIPE_BUF, Pipe};
 use super::stream::HostStream;
-use super::{FileKind, MapSource, OpenFile, Stat};
+use super::{FileKind, InodeId, MapSource, OpenFile, Stat};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
@@ -444,9 +444,31 @@ impl Kernel {
             f.pos = pos;
         }
         if done > 0 {
+            self.written_by(tid, &f);
             self.notify_file(&f, IN_MODIFY);
         }
         Ok(Outcome::Return(done))
+    }
+
+    /// A write of somebody other than root takes the set-user-id bit away, and set-group-id where the group may execute.
+    pub(crate) fn written_by(&mut self, tid: Tid, f: &OpenFile) {
+        if let FileKind::Inode(inode) = f.kind
+            && self.creds_of(tid).fsuid != 0
+            && let Ok(node) = self.vfs.inode_mut(inode)
+        {
+            let mode = node.stat.mode;
+            node.stat.mode &= !(0o4000 | if mode & 0o010 != 0 { 0o2000 } else { 0 });
+        }
+    }
+
+    /// Checks RLIMIT_FSIZE for a file that is to become `len` bytes long. EFBIG, with SIGXFSZ.
+    pub(crate) fn check_file_size(&mut self, tid: Tid, inode: InodeId, len: u64) -> Result<(), Errno> {
+        let limit = self.process_of(tid).and_then(|p| p.rlimits.get(&1)).map_or(u64::MAX, |l| l.0);
+        if len > limit && len > self.vfs.inode(inode)?.stat.size {
+            self.signal_task(tid, SigInfo { signo: 25, ..SigInfo::default() });
+            return Err(Errno::EFBIG);
+        }
+        Ok(())
     }
 
     /// Bytes that may be written at `pos`. EFBIG (with SIGXFSZ at RLIMIT_FSIZE).

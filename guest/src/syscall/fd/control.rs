@@ -38,6 +38,9 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         2 => set_cloexec(c, fd, arg & 1 != 0),
         3 => ret(u64::from(f.flags)),
         4 => {
+            if low32(arg) & 0o40000 != 0 && matches!(f.kind, FileKind::Socket(_)) {
+                return Err(Errno::EINVAL);
+            }
             // O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, FASYNC
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
             set_flags(c, entry.file, may, low32(arg) & may)
@@ -82,6 +85,8 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         }
         // F_GETLEASE: there are none. F_SETLEASE and F_NOTIFY fail as on file systems and kernels without them.
         1025 if matches!(f.kind, FileKind::Inode(_)) => ret(2),
+        // F_NOTIFY without an event gives up what was asked for before: nothing.
+        1026 if low32(arg) & 0x7fff_ffff == 0 => ret(0),
         // F_DUPFD_QUERY
         1027 => ret(u64::from(c.k.file_of(c.tid, int(arg))? == entry.file)),
         // Signal-driven I/O, leases, notifications and write hints.

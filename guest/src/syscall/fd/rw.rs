@@ -168,7 +168,15 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
     if whence > 4 {
         return Err(Errno::EINVAL);
     }
-    if matches!(c.k.open_file(id)?.kind, FileKind::Inotify(_)) {
+    // These have a position that never moves.
+    if matches!(
+        c.k.open_file(id)?.kind,
+        FileKind::Inotify(_)
+            | FileKind::EventFd(_)
+            | FileKind::TimerFd(_)
+            | FileKind::SignalFd(_)
+            | FileKind::Epoll(_)
+    ) {
         return ret(0);
     }
     if c.k.file_is_stream(id) {

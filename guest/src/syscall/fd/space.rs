@@ -38,7 +38,7 @@ pub(super) fn sync_file_range(c: &mut Context<'_>, &[fd, offset, len, flags, ..]
 
 pub(super) fn fadvise(c: &mut Context<'_>, &[fd, _, len, advice, ..]: &[u64; 6]) -> SysResult {
     let id = open(c, fd)?;
-    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. } | FileKind::Socket(_)) {
+    if matches!(c.k.open_file(id)?.kind, FileKind::Pipe { .. }) {
         return Err(Errno::ESPIPE);
     }
     if len.cast_signed() < 0 || low32(advice) > 5 { Err(Errno::EINVAL) } else { ret(0) }
@@ -53,6 +53,7 @@ pub(super) fn ftruncate(c: &mut Context<'_>, &[fd, len, ..]: &[u64; 6]) -> SysRe
     if c.k.open_file(id)?.flags & 3 == 0 {
         return Err(Errno::EINVAL);
     }
+    c.k.check_file_size(c.tid, inode, len)?;
     c.k.inode_truncate(inode, len)?;
     c.k.notify_both(inode, IN_MODIFY);
     ret(0)
@@ -104,6 +105,7 @@ pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64
                 c.k.inode_punch(inode, offset, end.min(size))?;
             }
             if !keep && end > size {
+                c.k.check_file_size(c.tid, inode, end)?;
                 c.k.inode_truncate(inode, end)?;
             }
         }

@@ -174,6 +174,7 @@ pub(super) fn truncate(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let creds = c.k.creds_of(c.tid);
     c.k.permission(&creds, id, MAY_WRITE)?;
+    c.k.check_file_size(c.tid, id, len)?;
     c.k.inode_truncate(id, len)?;
     c.k.notify_both(id, g::IN_MODIFY);
     ret(0)
@@ -185,10 +186,14 @@ enum NewTime {
     Now,
     At(i64, u32),
     Keep,
+    Bad,
 }
 
 fn set_times(c: &mut Context<'_>, object: Object, times: [NewTime; 2]) -> SysResult {
     let Object::Inode(id) = object else { return ret(0) };
+    if times.contains(&NewTime::Bad) {
+        return Err(Errno::EINVAL);
+    }
     if times == [NewTime::Keep; 2] {
         return ret(0);
     }
@@ -198,7 +203,7 @@ fn set_times(c: &mut Context<'_>, object: Object, times: [NewTime; 2]) -> SysRes
         let raw = |t: NewTime| match t {
             NewTime::Now => (0, UTIME_NOW.cast_signed()),
             NewTime::At(secs, ns) => (secs, i64::from(ns)),
-            NewTime::Keep => (0, UTIME_OMIT.cast_signed()),
+            NewTime::Keep | NewTime::Bad => (0, UTIME_OMIT.cast_signed()),
         };
         c.k.live_times(id, times.map(raw))?;
         c.k.notify_both(id, g::IN_ATTRIB);
@@ -210,7 +215,7 @@ fn set_times(c: &mut Context<'_>, object: Object, times: [NewTime; 2]) -> SysRes
         match new {
             NewTime::Now => *to = now,
             NewTime::At(secs, ns) => *to = (secs, ns),
-            NewTime::Keep => {}
+            NewTime::Keep | NewTime::Bad => {}
         }
     }
     stat.ctime = now;
@@ -254,7 +259,8 @@ pub(super) fn utimensat(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
                 UTIME_NOW => NewTime::Now,
                 UTIME_OMIT => NewTime::Keep,
                 0..=999_999_999 => NewTime::At(secs.cast_signed(), low32(ns)),
-                _ => return Err(Errno::EINVAL),
+                // Said once the file is found.
+                _ => NewTime::Bad,
             };
         }
         if new == [NewTime::Keep; 2] {

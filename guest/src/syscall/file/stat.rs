@@ -220,7 +220,11 @@ fn put_statfs(c: &mut Context<'_>, inode: Option<InodeId>, out: u64) -> SysResul
         Some(What::Tmpfs { max_pages, pages, .. }) => {
             (*max_pages, max_pages.saturating_sub(*pages).min(c.k.file_pages_left()))
         }
-        _ => (c.k.limits.memory / 2 / 4096, c.k.file_pages_left()),
+        // Inodes take memory too: eight of them are counted as a page.
+        _ => {
+            let inodes = all_files.saturating_sub(free_files) / 8 + 1;
+            (c.k.limits.memory / 2 / 4096, c.k.file_pages_left().saturating_sub(inodes))
+        }
     };
     let (blocks, free) =
         if matches!(magic, 0x9fa0 | 0x6265_6572 | 0x5049_5045) { (0, 0) } else { (blocks, free) };
