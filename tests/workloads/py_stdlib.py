@@ -138,6 +138,11 @@ print(seen)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
 os.kill(os.getpid(), signal.SIGUSR2)
 print(signal.sigpending(), signal.sigwait([signal.SIGUSR2]), signal.sigtimedwait([signal.SIGUSR2], 0.01))
+signal.setitimer(signal.ITIMER_VIRTUAL, 0.01)
+start = time.process_time()
+while seen[-1] != "SIGVTALRM" and time.process_time() - start < 20:
+    pass
+print(seen[-1])
 scheduler, ran = sched.scheduler(), []
 for n in (3, 1, 2):
     scheduler.enter(n / 100, 1, ran.append, (n,))
@@ -148,6 +153,23 @@ section("processes")
 print(os.waitstatus_to_exitcode(os.system("exit 4")), os.popen("echo popen").read().strip())
 pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 6"], {})
 print(os.waitid(os.P_PID, pid, os.WEXITED).si_status)
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    while True:
+        signal.pause()
+os.kill(pid, signal.SIGSTOP)
+print(os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1]))
+os.kill(pid, signal.SIGCONT)
+print(os.WIFCONTINUED(os.waitpid(pid, os.WCONTINUED)[1]))
+os.kill(pid, signal.SIGKILL)
+print(os.WTERMSIG(os.waitpid(pid, 0)[1]))
+pidfd_child = os.fork()
+if pidfd_child == 0:
+    os._exit(3)
+fd = os.pidfd_open(pidfd_child)
+select.select([fd], [], [], 30)
+print(os.waitid(os.P_PIDFD, fd, os.WEXITED).si_status)
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0)
 print(pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name, os.getuid(), os.nice(0), os.sched_yield() is None)
@@ -211,6 +233,29 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as u:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as v:
         v.sendto(b"abstract", "\0abstract")
     print(u.recv(100))
+
+section("terminals")
+pid, master = pty.fork()
+if pid == 0:
+    os.write(1, b"tty %d\n" % os.isatty(0))
+    line = os.read(0, 100)
+    os.write(1, b"got " + line)
+    os._exit(0)
+text = b""
+while b"\n" not in text:
+    text += os.read(master, 1000)
+os.write(master, b"line\n")
+try:
+    while part := os.read(master, 1000):
+        text += part
+except OSError:
+    pass
+print(text, os.waitpid(pid, 0)[1])
+m, s = pty.openpty()
+termios.tcsetwinsize(m, (40, 100))
+print(termios.tcgetwinsize(s))
+tty.setraw(s)
+print(bool(termios.tcgetattr(s)[3] & termios.ECHO), os.ttyname(s).startswith("/dev/pts/"))
 
 section("random")
 print(len({uuid.uuid4() for _ in range(100)}), len(os.urandom(20)), len(os.getrandom(16)), random.Random(5).random())
