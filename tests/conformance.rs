@@ -136,6 +136,8 @@ fn pipes() {
 #[test]
 fn remote() {
     family("remote", 188, &[]);
+fn sysv_ipc() {
+    family("sysv_ipc", 340, &[]);
 }
 
 #[test]

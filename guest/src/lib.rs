@@ -16,6 +16,7 @@ pub mod errno;
 pub mod exec;
 pub mod fork;
 pub mod futex;
+pub mod ipc;
 pub mod kernel;
 pub mod lambda;
 pub mod mm;

@@ -77,6 +77,8 @@ crate::forkable! {
         inherit pub objects: Files,
         /// Futex queues.
         inherit pub futexes: Futexes,
+        /// System V objects and message queues.
+        inherit pub ipc: crate::ipc::Ipc,
         /// Epoll sets and other waiters on objects.
         inherit pub polls: Polls,
         /// Who sleeps on what.
@@ -127,6 +129,7 @@ impl Kernel {
             vfs: Vfs::new(),
             objects: Files::default(),
             futexes: Futexes::default(),
+            ipc: crate::ipc::Ipc::default(),
             polls: Polls::default(),
             waiters: BTreeMap::new(),
             last_object: 0,

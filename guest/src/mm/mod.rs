@@ -83,5 +83,6 @@ impl Kernel {
             }
             self.file_unref(file);
         }
+        self.shm_sweep();
     }
 }

@@ -154,6 +154,7 @@ impl Kernel {
             FileKind::Inotify(id) => self.objects.watches.queues.get(*id).map_or(POLLERR, |q| q.poll()),
             FileKind::Tty(end) => self.tty_poll(end),
             FileKind::PidFd(id) => self.pidfd_poll(*id),
+            FileKind::Mqueue(id) => self.ipc.mqueues.get(*id).map_or(POLLERR, |q| q.poll()),
             FileKind::Socket(id) => self.socket_poll(*id),
             FileKind::Work => {
                 let input = if self.work.inbox.is_empty() { 0 } else { POLLIN | POLLRDNORM };
@@ -188,6 +189,7 @@ impl Kernel {
             }
             Some(FileKind::Tty(end)) => self.tty_object(end).into_iter().collect(),
             Some(FileKind::PidFd(id)) => self.objects.pidfds.get(*id).map(|p| p.object).into_iter().collect(),
+            Some(FileKind::Mqueue(id)) => self.ipc.mqueues.get(*id).map(|q| q.object).into_iter().collect(),
             Some(FileKind::Socket(id)) => {
                 self.objects.net.sockets.get(*id).map(|s| s.object).into_iter().collect()
             }

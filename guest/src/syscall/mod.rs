@@ -19,9 +19,11 @@ pub mod file;
 pub mod futex;
 pub mod info;
 pub mod inotify;
+pub mod ipc;
 pub mod lock;
 pub mod memory;
 pub mod mount;
+pub mod mqueue;
 pub mod names;
 pub mod net;
 pub mod poll;
@@ -132,8 +134,10 @@ const FAMILIES: &[&[Entry]] = &[
     futex::TABLE,
     info::TABLE,
     inotify::TABLE,
+    ipc::TABLE,
     memory::TABLE,
     mount::TABLE,
+    mqueue::TABLE,
     net::TABLE,
     poll::TABLE,
     process::TABLE,

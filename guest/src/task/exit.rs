@@ -114,6 +114,8 @@ impl Kernel {
         self.drop_process_timers(pid);
         self.lock_process_ended(pid);
         self.time.cpu_watched.remove(&pid);
+        self.sem_process_ended(pid);
+        self.mqueue_forget(pid, None);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.zombie = Some(status);
         process.pending.queue.clear();

@@ -126,6 +126,13 @@ impl Kernel {
 
     /// A process that closes any descriptor of a file gives up its locks there (fcntl(2)).
     fn posix_close(&mut self, tid: Tid, file: u64) {
+        if let Some(FileKind::Mqueue(id)) = self.files.get(file).map(|f| &f.kind)
+            && let Some(pid) = self.task(tid).map(|t| t.pid)
+        {
+            let id = *id;
+            self.mqueue_forget(pid, Some(id));
+            return;
+        }
         let inode = match self.files.get(file).map(|f| &f.kind) {
             Some(kind) => match kind.inode() {
                 Some(inode) => inode,
@@ -182,6 +189,7 @@ impl Kernel {
             FileKind::PidFd(id) => {
                 self.objects.pidfds.remove(id);
             }
+            FileKind::Mqueue(id) => self.mqueue_close(id),
             FileKind::Socket(id) => self.socket_close(id),
             FileKind::Work => {}
         }

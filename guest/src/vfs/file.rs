@@ -111,6 +111,10 @@ impl Kernel {
             Some(FileKind::Inotify(_)) => b"anon_inode:inotify".to_vec(),
             Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
             Some(FileKind::PidFd(_)) => b"anon_inode:[pidfd]".to_vec(),
+            Some(FileKind::Mqueue(id)) => {
+                let name = self.ipc.mqueues.get(*id).map(|q| &q.name[..]).filter(|n| !n.is_empty());
+                [&b"/"[..], name.unwrap_or(b"mqueue (deleted)")].concat()
+            }
             Some(FileKind::Socket(id)) => format!("socket:[{id}]").into_bytes(),
             Some(FileKind::Work) => b"/dev/coppice".to_vec(),
         }
@@ -126,7 +130,8 @@ impl Kernel {
 
     /// Whether offsets mean nothing to a file (pread(2): ESPIPE).
     pub fn file_is_stream(&self, file: u64) -> bool {
-        !matches!(self.files.get(file).map(|f| &f.kind), Some(FileKind::Inode(_) | FileKind::Device(..)))
+        let kind = self.files.get(file).map(|f| &f.kind);
+        !matches!(kind, Some(FileKind::Inode(_) | FileKind::Device(..) | FileKind::Mqueue(_)))
     }
 
     /// What a read would give, without taking it where the kind allows that (all but host streams). EAGAIN when it would block.
@@ -151,6 +156,15 @@ impl Kernel {
             | FileKind::Inotify(_)
             | FileKind::PidFd(_)
             | FileKind::Tty(_) => Err(Errno::EINVAL),
+            FileKind::Mqueue(id) => {
+                let text = self.mqueue_text(*id);
+                let rest = text.as_bytes().get(crate::num::us(pos)..).unwrap_or_default();
+                let n = rest.len().min(buf.len());
+                if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(n)
+            }
             FileKind::HostStream(id) => {
                 let s = self.objects.streams.get(*id).ok_or(Errno::EBADF)?;
                 let (result, object) = (s.read(buf), s.object_in);
@@ -211,7 +225,8 @@ impl Kernel {
             | FileKind::TimerFd(_)
             | FileKind::Inotify(_)
             | FileKind::SignalFd(_)
-            | FileKind::PidFd(_) => {
+            | FileKind::PidFd(_)
+            | FileKind::Mqueue(_) => {
                 return Err(Errno::EINVAL);
             }
             FileKind::HostStream(id) => {
@@ -506,6 +521,10 @@ impl Kernel {
             | FileKind::SignalFd(_)
             | FileKind::PidFd(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),
+            FileKind::Mqueue(id) => {
+                let (uid, gid, mode) = self.ipc.mqueues.get(id).ok_or(Errno::EBADF)?.owner;
+                Ok(Stat { dev: 0xe, mode: 0o100_000 | mode, ino: id, size: 80, uid, gid, ..anon })
+            }
             FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
         }

@@ -97,6 +97,8 @@ pub enum FileKind {
     PidFd(u64),
     /// One end of a terminal (a key of `Ttys::all`).
     Tty(crate::tty::TtyEnd),
+    /// A POSIX message queue (a key of `Ipc::mqueues`).
+    Mqueue(u64),
     /// A socket (a key of `Net::sockets`).
     Socket(u64),
     /// The work channel.
