@@ -172,7 +172,8 @@ impl Kernel {
         }
         let (most, size) = (attr.most.unsigned_abs(), attr.size.unsigned_abs());
         let charge = most.saturating_mul(size.saturating_add(PER_MESSAGE));
-        let limit = self.process_of(tid).and_then(|p| p.rlimits.get(&RLIMIT_MSGQUEUE)).map_or(DEFAULT_BYTES, |l| l.0);
+        let limit =
+            self.process_of(tid).and_then(|p| p.rlimits.get(&RLIMIT_MSGQUEUE)).map_or(DEFAULT_BYTES, |l| l.0);
         let used: u64 =
             self.ipc.mqueues.iter().filter(|(_, q)| q.owner.0 == who.fsuid).map(|(_, q)| q.charge).sum();
         // Whatever the limit says, queues are the host's memory.

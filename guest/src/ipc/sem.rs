@@ -230,7 +230,8 @@ impl Kernel {
 
     /// Undoes what a process that ended has done with SEM_UNDO.
     pub(crate) fn sem_process_ended(&mut self, pid: u32) {
-        let keys: Vec<(u32, i32)> = self.ipc.undo.range((pid, i32::MIN)..=(pid, i32::MAX)).map(|(k, _)| *k).collect();
+        let keys: Vec<(u32, i32)> =
+            self.ipc.undo.range((pid, i32::MIN)..=(pid, i32::MAX)).map(|(k, _)| *k).collect();
         let (now, _) = self.now_pair();
         for key in keys {
             let Some(undo) = self.ipc.undo.remove(&key) else { continue };

@@ -192,8 +192,13 @@ impl Kernel {
         if self.ipc.shm.is_empty() {
             return;
         }
-        let removed: Vec<(i32, u64)> =
-            self.ipc.shm.iter().filter(|(_, s)| s.perm.mode & SHM_DEST != 0).map(|(id, s)| (id, s.file)).collect();
+        let removed: Vec<(i32, u64)> = self
+            .ipc
+            .shm
+            .iter()
+            .filter(|(_, s)| s.perm.mode & SHM_DEST != 0)
+            .map(|(id, s)| (id, s.file))
+            .collect();
         for (id, file) in removed {
             if self.shm_attached(file) == 0 && self.ipc.shm.remove(id).is_ok() {
                 self.file_unref(file);

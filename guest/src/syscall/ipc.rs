@@ -62,7 +62,8 @@ impl Words {
 
     /// `struct ipc64_perm`.
     fn perm(self, p: &Perm) -> Self {
-        self.u32s(&[p.key.cast_unsigned(), p.uid, p.gid, p.cuid, p.cgid, p.mode, u32::from(p.seq), 0]).u64s(&[0, 0])
+        self.u32s(&[p.key.cast_unsigned(), p.uid, p.gid, p.cuid, p.cgid, p.mode, u32::from(p.seq), 0])
+            .u64s(&[0, 0])
     }
 }
 
@@ -215,7 +216,8 @@ fn sem_operate(c: &mut Context<'_>, a: &[u64; 6], deadline: Option<Ns>) -> SysRe
         return Err(Errno::E2BIG);
     }
     let raw = c.k.copy_in_vec(c.tid, a[1], us(count * 6))?;
-    let half = |b: &[u8], at: usize| b.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
+    let half =
+        |b: &[u8], at: usize| b.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
     let ops: Vec<Op> = raw
         .chunks_exact(6)
         .map(|b| Op { index: half(b, 0), change: half(b, 2).cast_signed(), flags: half(b, 4) })
@@ -271,10 +273,11 @@ fn semctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             let check = (command != SEM_STAT_ANY).then_some(&who);
             let (id, value) = stat_id(&c.k.ipc.sem, id, command != IPC_STAT, check)?;
             let s = c.k.ipc.sem.get(id)?;
-            let words = Words::default()
-                .perm(&s.perm)
-                .times(&[s.otime, 0, s.ctime, 0])
-                .u64s(&[u64_of(s.sems.len()), 0, 0]);
+            let words = Words::default().perm(&s.perm).times(&[s.otime, 0, s.ctime, 0]).u64s(&[
+                u64_of(s.sems.len()),
+                0,
+                0,
+            ]);
             put(c, arg, words)?;
             ret(value)
         }
@@ -388,7 +391,11 @@ fn msgctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             let segments = u32::from(low16(0xffff));
             let (mut pool, mut map, mut messages) = (queues.saturating_mul(queue) / 1024, queue, queue);
             if command == MSG_INFO {
-                let all = c.k.ipc.msg.iter().fold((0, 0), |(n, b), (_, q)| (n + u64_of(q.messages.len()), b + q.bytes));
+                let all =
+                    c.k.ipc
+                        .msg
+                        .iter()
+                        .fold((0, 0), |(n, b), (_, q)| (n + u64_of(q.messages.len()), b + q.bytes));
                 pool = small(u64_of(c.k.ipc.msg.len()));
                 (map, messages) = (small(all.0), small(all.1));
             }
