@@ -158,4 +158,11 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+fn memory() {
+    family("memory", 360, &["--memory", "3g"]);
+}
+
+#[test]
+fn futex() {
+    family("futex", 240, &[]);
 }

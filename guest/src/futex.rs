@@ -1,4 +1,4 @@
-//! Futexes: keys, queues, waking, requeueing, the simple priority-inheritance calls (without inheritance), robust lists.
+//! Futexes: keys, queues, waking, requeueing, robust lists. Locks of the PI kind (without inheritance) are in `pi`.
 //!
 //! A queue is first come, first served. A waiter that was woken is marked, so that its call returns 0 whatever the word holds
 //! by then. It does not know the calls' argument rules: those are in `syscall::futex`.
@@ -10,7 +10,9 @@ use crate::platform::{Gpa, Va};
 use crate::task::Tid;
 use crate::wait::Cause;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+pub mod pi;
 
 /// The owner's thread id in a futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
@@ -34,6 +36,17 @@ pub enum FutexKey {
     Shared(Gpa),
 }
 
+/// What a sleeper waits for besides a wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Nothing.
+    Plain,
+    /// The lock at this address of its own (FUTEX_LOCK_PI).
+    Lock(Va),
+    /// To be moved to the lock with this key and address (FUTEX_WAIT_REQUEUE_PI).
+    Requeue(FutexKey, Va),
+}
+
 /// One sleeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
@@ -41,43 +54,69 @@ pub struct Waiter {
     pub tid: Tid,
     /// Wakes that share a bit with this reach it.
     pub bitset: u32,
+    /// What for.
+    pub role: Role,
+    /// Which of several words (futex_waitv(2)).
+    pub slot: u32,
 }
 
 /// All futex queues.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Futexes {
     queues: BTreeMap<FutexKey, VecDeque<Waiter>>,
-    asleep: BTreeMap<Tid, FutexKey>,
-    woken: BTreeSet<Tid>,
+    asleep: BTreeMap<Tid, Vec<FutexKey>>,
+    woken: BTreeMap<Tid, u32>,
+    /// Who holds each lock that others sleep on.
+    owners: BTreeMap<FutexKey, Tid>,
 }
 
 impl Futexes {
     /// Puts a task at the end of a queue.
     pub fn enqueue(&mut self, key: FutexKey, tid: Tid, bitset: u32) {
-        self.forget(tid);
-        self.queues.entry(key).or_default().push_back(Waiter { tid, bitset });
-        self.asleep.insert(tid, key);
+        self.enqueue_all(&[key], tid, bitset, Role::Plain);
     }
 
-    /// Takes up to `count` waiters off a queue, oldest first, and marks them woken.
+    /// Puts a task at the end of several queues, each with its index as the slot.
+    pub fn enqueue_all(&mut self, keys: &[FutexKey], tid: Tid, bitset: u32, role: Role) {
+        self.forget(tid);
+        for (slot, key) in (0..).zip(keys) {
+            self.queues.entry(*key).or_default().push_back(Waiter { tid, bitset, role, slot });
+        }
+        self.asleep.insert(tid, keys.to_vec());
+    }
+
+    /// Takes up to `count` plain waiters off a queue, oldest first, and marks them woken.
     pub fn take(&mut self, key: FutexKey, count: u32, bitset: u32) -> Vec<Tid> {
-        let mut out = Vec::new();
-        let Some(queue) = self.queues.get_mut(&key) else { return out };
+        let mut hits: Vec<Waiter> = Vec::new();
+        let Some(queue) = self.queues.get_mut(&key) else { return Vec::new() };
         queue.retain(|w| {
-            let hit = u32::try_from(out.len()).is_ok_and(|n| n < count) && w.bitset & bitset != 0;
+            let hit = u32::try_from(hits.len()).is_ok_and(|n| n < count)
+                && w.bitset & bitset != 0
+                && w.role == Role::Plain
+                && !hits.iter().any(|h| h.tid == w.tid);
             if hit {
-                out.push(w.tid);
+                hits.push(*w);
             }
             !hit
         });
-        if queue.is_empty() {
+        self.drop_empty(key);
+        for w in &hits {
+            self.mark_woken(w);
+        }
+        hits.iter().map(|w| w.tid).collect()
+    }
+
+    /// A waiter that is off its queue has been woken: it leaves the other queues.
+    fn mark_woken(&mut self, w: &Waiter) {
+        self.forget(w.tid);
+        self.woken.insert(w.tid, w.slot);
+    }
+
+    fn drop_empty(&mut self, key: FutexKey) {
+        if self.queues.get(&key).is_some_and(VecDeque::is_empty) {
             self.queues.remove(&key);
+            self.owners.remove(&key);
         }
-        for tid in &out {
-            self.asleep.remove(tid);
-            self.woken.insert(*tid);
-        }
-        out
     }
 
     /// Moves up to `count` waiters to another queue, in order.
@@ -89,14 +128,21 @@ impl Futexes {
         let mut moved = 0;
         while moved < u64::from(count) {
             let Some(w) = self.queues.get_mut(&from).and_then(VecDeque::pop_front) else { break };
-            self.asleep.insert(w.tid, to);
-            self.queues.entry(to).or_default().push_back(w);
+            self.put(w, from, to);
             moved += 1;
         }
-        if self.queues.get(&from).is_some_and(VecDeque::is_empty) {
-            self.queues.remove(&from);
-        }
+        self.drop_empty(from);
         moved
+    }
+
+    /// Puts a waiter that was taken off `from` at the end of `to`.
+    fn put(&mut self, w: Waiter, from: FutexKey, to: FutexKey) {
+        if let Some(keys) = self.asleep.get_mut(&w.tid) {
+            for key in keys.iter_mut().filter(|k| **k == from) {
+                *key = to;
+            }
+        }
+        self.queues.entry(to).or_default().push_back(w);
     }
 
     /// Whether anyone sleeps on a key.
@@ -104,26 +150,30 @@ impl Futexes {
         self.queues.contains_key(&key)
     }
 
-    /// The oldest waiter of a key, and whether there are others.
-    pub fn first_two(&self, key: FutexKey) -> (Option<Tid>, bool) {
-        self.queues.get(&key).map_or((None, false), |q| (q.front().map(|w| w.tid), q.len() > 1))
+    /// Whether a wake that reaches `bitset` would meet someone who waits for a lock.
+    pub fn has_lock_waiters(&self, key: FutexKey, bitset: u32) -> bool {
+        let waits = |w: &Waiter| w.role != Role::Plain && w.bitset & bitset != 0;
+        self.queues.get(&key).is_some_and(|q| q.iter().any(waits))
     }
 
     /// Takes a task's mark of having been woken.
     pub fn was_woken(&mut self, tid: Tid) -> bool {
+        self.woken_at(tid).is_some()
+    }
+
+    /// The same, with the slot at which it was.
+    pub fn woken_at(&mut self, tid: Tid) -> Option<u32> {
         self.woken.remove(&tid)
     }
 
     /// Forgets a task that no longer sleeps on a futex (a signal, a time-out, its death).
     pub fn forget(&mut self, tid: Tid) {
         self.woken.remove(&tid);
-        if let Some(key) = self.asleep.remove(&tid)
-            && let Some(queue) = self.queues.get_mut(&key)
-        {
-            queue.retain(|w| w.tid != tid);
-            if queue.is_empty() {
-                self.queues.remove(&key);
+        for key in self.asleep.remove(&tid).unwrap_or_default() {
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.retain(|w| w.tid != tid);
             }
+            self.drop_empty(key);
         }
     }
 }
@@ -196,6 +246,11 @@ impl Kernel {
 
     /// A dying task's robust list (get_robust_list(2)): its locks are marked and one waiter each is woken.
     pub fn exit_robust_list(&mut self, tid: Tid) {
+        self.walk_robust_list(tid);
+        self.futex_owner_died(tid);
+    }
+
+    fn walk_robust_list(&mut self, tid: Tid) {
         let Some(head) = self.tasks.get_mut(&tid).map(|t| std::mem::take(&mut t.robust_list)) else { return };
         if head == 0 {
             return;
@@ -240,7 +295,8 @@ impl Kernel {
         }
         let old =
             self.futex_update(tid, va, |v| (v & TID_MASK == tid).then_some(v & WAITERS | OWNER_DIED))?;
-        if old & TID_MASK == tid && old & WAITERS != 0 {
+        // Who waits for a lock of the PI kind is given it afterwards.
+        if !pi && old & TID_MASK == tid && old & WAITERS != 0 {
             self.futex_wake_address(tid, va, 1);
         }
         Ok(())
@@ -298,5 +354,39 @@ mod tests {
         k.put_u32(1, va, 1).unwrap();
         crate::exec::test_task(&mut k, 2, child, 0, 0);
         assert_eq!(k.futex_key(2, va, false), Ok(before));
+    }
+
+    #[test]
+    fn a_waiter_for_several_words_leaves_the_others_when_one_is_woken() {
+        let mut f = Futexes::default();
+        f.enqueue_all(&[A, B], 1, u32::MAX, Role::Plain);
+        f.enqueue(B, 2, u32::MAX);
+        assert_eq!(f.take(B, 1, u32::MAX), [1]);
+        assert!(!f.has_waiters(A));
+        assert_eq!(f.woken_at(1), Some(1));
+        assert_eq!(f.take(B, 9, u32::MAX), [2]);
+    }
+
+    #[test]
+    fn the_lock_of_a_thread_that_dies_goes_to_the_first_who_waits() {
+        let p = std::sync::Arc::new(crate::platform::fake::FakePlatform::new(64 << 20));
+        let mut k = Kernel::new(p, crate::kernel::Limits::default()).unwrap();
+        let mm = k.mm_new().unwrap();
+        for tid in 1..4 {
+            crate::exec::test_task(&mut k, tid, mm, 0, 0);
+        }
+        let va = k.mmap(1, 0, 4096, 3, 0x22, None, 0).unwrap();
+        let key = k.futex_key(1, va, true).unwrap();
+        assert_eq!(k.pi_attempt(1, va, key, false), Ok(pi::Attempt::Taken));
+        for tid in 2..4 {
+            assert_eq!(k.pi_attempt(tid, va, key, false), Ok(pi::Attempt::Held(1)));
+            k.futexes.enqueue_lock(key, tid, va, 1);
+        }
+        k.exit_robust_list(1);
+        assert_eq!(k.get_u32(2, va), Ok(2 | OWNER_DIED | WAITERS));
+        assert!(k.futexes.was_woken(2) && !k.futexes.was_woken(3));
+        assert_eq!(k.pi_unlock(2, va, true), Ok(()));
+        assert_eq!(k.get_u32(2, va), Ok(3));
+        assert_eq!(k.pi_unlock(2, va, true), Err(Errno::EPERM));
     }
 }

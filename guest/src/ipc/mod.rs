@@ -112,7 +112,7 @@ impl<T: Object> Table<T> {
             return Err(Errno::ENOSPC);
         }
         let count = u32::try_from(self.objects.len()).unwrap_or(INDEXES);
-        let round = (count + count / 2).max(CYCLE).min(INDEXES);
+        let round = (count + count / 2).clamp(CYCLE, INDEXES);
         let free = (self.next..round).chain(0..round).find(|i| !self.objects.contains_key(i));
         let index = free.ok_or(Errno::ENOSPC)?;
         if index < self.next {

@@ -61,7 +61,7 @@ impl Kernel {
             segment.perm.check(&who, flags)?;
             return Ok(id);
         }
-        if size < 1 || size > SHMMAX {
+        if !(1..=SHMMAX).contains(&size) {
             return Err(Errno::EINVAL);
         }
         // No file is longer.

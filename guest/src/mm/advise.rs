@@ -12,17 +12,25 @@ use linux_raw_sys::general as g;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Nothing,
-    Drop,
+    /// Nothing either, but not for locked memory.
+    Age,
+    Drop {
+        /// Locked memory too.
+        locked: bool,
+    },
     Free,
     Remove,
     Set(VmFlags),
     Clear(VmFlags),
-    Populate { write: bool },
+    Populate {
+        write: bool,
+    },
 }
 
 fn action(advice: u64) -> Option<Action> {
     let advice = u32::try_from(advice).ok()?;
     Some(match advice {
+        g::MADV_COLD | g::MADV_PAGEOUT => Action::Age,
         g::MADV_NORMAL
         | g::MADV_RANDOM
         | g::MADV_SEQUENTIAL
@@ -31,12 +39,11 @@ fn action(advice: u64) -> Option<Action> {
         | g::MADV_NOHUGEPAGE
         | g::MADV_DONTDUMP
         | g::MADV_DODUMP
-        | g::MADV_COLD
-        | g::MADV_PAGEOUT
         | g::MADV_MERGEABLE
         | g::MADV_UNMERGEABLE
         | g::MADV_COLLAPSE => Action::Nothing,
-        g::MADV_DONTNEED | g::MADV_DONTNEED_LOCKED => Action::Drop,
+        g::MADV_DONTNEED => Action::Drop { locked: false },
+        g::MADV_DONTNEED_LOCKED => Action::Drop { locked: true },
         g::MADV_FREE => Action::Free,
         g::MADV_REMOVE => Action::Remove,
         g::MADV_DONTFORK => Action::Set(VmFlags::DONTFORK),
@@ -87,8 +94,14 @@ impl Kernel {
     fn advise_one(&mut self, mm: u64, start: Va, end: Va, vma: &Vma, action: Action) -> Result<(), Errno> {
         match action {
             Action::Nothing => Ok(()),
-            Action::Drop if vma.is_kernel() => Err(Errno::EINVAL),
-            Action::Drop => self.drop_range(mm, start, end, vma),
+            Action::Age | Action::Drop { locked: false } | Action::Free
+                if vma.flags.contains(VmFlags::LOCKED) =>
+            {
+                Err(Errno::EINVAL)
+            }
+            Action::Age => Ok(()),
+            Action::Drop { .. } if vma.is_kernel() => Err(Errno::EINVAL),
+            Action::Drop { .. } => self.drop_range(mm, start, end, vma),
             Action::Free if vma.is_private_anon() => self.drop_range(mm, start, end, vma),
             Action::Remove => self.remove_range(mm, start, end),
             Action::Free => Err(Errno::EINVAL),

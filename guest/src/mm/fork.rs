@@ -53,7 +53,10 @@ impl Kernel {
     pub fn mm_fork(&mut self, parent: u64) -> Result<u64, Errno> {
         let root = self.platform.create_root()?;
         let mut space = self.space(parent)?;
-        let mut child = Mm { root, users: 1, pieces: Default::default(), ..space.mm.clone() };
+        let mut child =
+            Mm { root, users: 1, pieces: Default::default(), lock_future: false, ..space.mm.clone() };
+        // Locks are not inherited (mlock(2)).
+        child.vmas.values_mut().for_each(|v| v.flags.remove(VmFlags::LOCKED));
         let mut taken = Vec::new();
         share_pieces(&mut space, &mut child, &mut taken);
         let mut ranges: Vec<(Va, u64, Access)> = taken

@@ -22,7 +22,7 @@ pub const RLIMIT_STACK: u32 = 3;
 pub const RLIMIT_AS: u32 = 9;
 
 /// Flags that MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK).
-const KNOWN_FLAGS: u64 = 0x7f_ff7f;
+const KNOWN_FLAGS: u64 = 0x7c7f_ff7f;
 const MAP_TYPE: u64 = 0xf;
 const PAGE_MASK: u64 = PAGE_SIZE - 1;
 
@@ -51,6 +51,8 @@ pub struct MapRequest {
     pub populate: bool,
     /// RLIMIT_AS in bytes.
     pub limit: u64,
+    /// RLIMIT_DATA in bytes.
+    pub data_limit: u64,
 }
 
 impl MapRequest {
@@ -68,6 +70,7 @@ impl MapRequest {
             low: false,
             populate: false,
             limit: u64::MAX,
+            data_limit: u64::MAX,
         }
     }
 }
@@ -108,7 +111,7 @@ impl Kernel {
         let noreplace = flag(flags, MAP_FIXED_NOREPLACE);
         let fixed = flag(flags, MAP_FIXED) || noreplace;
         let len = align_up(len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
-        if file.is_some() && offset.checked_add(len).is_none() {
+        if file.is_some() && offset.checked_add(len).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
             return Err(Errno::EOVERFLOW);
         }
         let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
@@ -128,10 +131,20 @@ impl Kernel {
         request.low = flag(flags, MAP_32BIT);
         request.populate = flag(flags, MAP_POPULATE) || flag(flags, MAP_LOCKED);
         request.limit = self.soft_limit(tid, RLIMIT_AS);
+        request.data_limit = self.soft_limit(tid, RLIMIT_DATA);
         request.flags.set(VmFlags::SHARED, shared);
         request.flags.set(VmFlags::GROWSDOWN, flag(flags, MAP_GROWSDOWN));
         request.flags.set(VmFlags::NORESERVE, flag(flags, MAP_NORESERVE));
-        request.flags.set(VmFlags::LOCKED, flag(flags, MAP_LOCKED));
+        let future = self.mms.get(mm).is_some_and(|m| m.lock_future);
+        if flag(flags, MAP_LOCKED) || future {
+            request.flags.insert(VmFlags::LOCKED);
+            if flag(flags, MAP_LOCKED) && !self.may_lock(tid) {
+                return Err(Errno::EPERM);
+            }
+            if !self.lock_fits(tid, mm, len) {
+                return Err(Errno::EAGAIN);
+            }
+        }
         match file {
             Some(file) => self.check_file(&mut request, file, offset, flags)?,
             None if shared && flag(flags, MAP_GROWSDOWN) => return Err(Errno::EINVAL),
@@ -209,6 +222,12 @@ impl Kernel {
             return Err(Errno::ENOMEM);
         }
         let private_writable = request.prot.contains(Prot::WRITE) && !request.flags.contains(VmFlags::SHARED);
+        if private_writable
+            && !request.flags.contains(VmFlags::GROWSDOWN)
+            && !m.data_fits(len, request.data_limit)
+        {
+            return Err(Errno::ENOMEM);
+        }
         let noreserve = request.flags.contains(VmFlags::NORESERVE);
         if private_writable && !noreserve && len > memory {
             return Err(Errno::ENOMEM);
@@ -259,6 +278,18 @@ impl Kernel {
 
     /// mprotect(2): mappings before the first hole or refusal are changed.
     pub fn mprotect(&mut self, mm: u64, addr: Va, len: u64, prot: u64) -> Result<(), Errno> {
+        self.mprotect_within(mm, addr, len, prot, u64::MAX)
+    }
+
+    /// mprotect(2) under an RLIMIT_DATA of `limit` bytes.
+    pub(crate) fn mprotect_within(
+        &mut self,
+        mm: u64,
+        addr: Va,
+        len: u64,
+        prot: u64,
+        limit: u64,
+    ) -> Result<(), Errno> {
         let grow = prot & u64::from(PROT_GROWSDOWN | PROT_GROWSUP);
         let bits = prot & !u64::from(PROT_GROWSDOWN | PROT_GROWSUP);
         if grow == u64::from(PROT_GROWSDOWN | PROT_GROWSUP) || addr & PAGE_MASK != 0 {
@@ -298,6 +329,10 @@ impl Kernel {
             }
             let cut = v.end.min(end);
             if v.prot != want {
+                let data = want.contains(Prot::WRITE) && !v.prot.contains(Prot::WRITE);
+                if data && !v.flags.contains(VmFlags::SHARED) && !m.data_fits(cut - at, limit) {
+                    break Err(Errno::ENOMEM);
+                }
                 if m.vmas.len() + 2 > MAX_MAP_COUNT && (s < at || cut < v.end) {
                     break Err(Errno::ENOMEM);
                 }
@@ -339,6 +374,7 @@ impl Kernel {
             }
             let mut request = MapRequest::anon(old_end, new_end - old_end, Prot::READ | Prot::WRITE, true);
             request.backing = Backing::Special(Special::Heap);
+            request.data_limit = limit;
             request.limit = self.soft_limit(tid, RLIMIT_AS);
             if self.mm_map(mm, request).is_err() {
                 return Ok(old);
@@ -391,6 +427,16 @@ impl Kernel {
         }
         let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
         let (start, vma) = m.find(addr).map(|(s, v)| (s, v.clone())).ok_or(Errno::EFAULT)?;
+        if old_len == 0 && vma.flags.contains(VmFlags::SHARED) && !keep {
+            return self.second_view(
+                mm,
+                addr - start,
+                &vma,
+                (may_move, fixed.then_some(new_addr)),
+                new_len,
+                limit,
+            );
+        }
         if old_len == 0 || vma.is_kernel() || (keep && !vma.is_private_anon()) {
             return Err(Errno::EINVAL);
         }
@@ -435,6 +481,25 @@ impl Kernel {
         let target =
             if fixed { new_addr } else { choose(m, new_addr, new_len, false).ok_or(Errno::ENOMEM)? };
         self.move_mapping(mm, (addr, old_len), (target, new_len), keep)
+    }
+
+    /// mremap(2) of size 0: maps what a shared mapping maps once more.
+    fn second_view(
+        &mut self,
+        mm: u64,
+        delta: u64,
+        vma: &Vma,
+        (may_move, at): (bool, Option<Va>),
+        len: u64,
+        limit: u64,
+    ) -> Result<Va, Errno> {
+        if !may_move {
+            return Err(Errno::EINVAL);
+        }
+        let mut request = MapRequest::anon(at.unwrap_or(0), len, vma.prot, at.is_some());
+        request.backing = vma.backing_at(delta);
+        (request.flags, request.may, request.limit) = (vma.flags, vma.may, limit);
+        self.mm_map(mm, request)
     }
 
     fn move_mapping(

@@ -1,7 +1,8 @@
 //! Memory of guest processes: extents of the arena, mappings, page faults, user copies.
 //!
 //! `frames` hands out the arena; `vma` is an address space as data, `gaps` what is free in it; `space` changes one with its page tables; `mmap` and `advise`
-//! give system calls their meaning; `fault` backs mappings; `uaccess` copies to and from user memory; `report` serves /proc.
+//! give system calls their meaning; `fault` backs mappings; `uaccess` copies to and from user memory; `report` serves /proc;
+//! `lock` keeps count of locked memory, `remote` reaches the memory of other processes.
 //! Files are known by the number of their open file description only.
 
 use crate::errno::Errno;
@@ -13,7 +14,9 @@ pub mod fault;
 pub mod fork;
 pub mod frames;
 pub mod gaps;
+pub mod lock;
 pub mod mmap;
+pub mod remote;
 pub mod report;
 pub mod space;
 pub mod uaccess;

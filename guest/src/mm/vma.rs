@@ -168,6 +168,8 @@ pub struct Mm {
     pub env: (Va, Va),
     /// membarrier(2) commands registered.
     pub membarrier: u64,
+    /// MCL_FUTURE: mappings to come are locked.
+    pub lock_future: bool,
 }
 
 impl Mm {
@@ -190,6 +192,7 @@ impl Mm {
             args: (0, 0),
             env: (0, 0),
             membarrier: 0,
+            lock_future: false,
         }
     }
 

@@ -2,10 +2,12 @@
 
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
-use crate::futex::{OWNER_DIED, TID_MASK, WAITERS};
 use crate::num::{int, low32};
 use crate::platform::Ns;
 use crate::wait::{Block, Cause, Outcome, Restart, SysResult};
+
+mod pi;
+mod waitv;
 
 const OPS: Arg = Arg::Flags(&[
     ("FUTEX_WAIT", 0),
@@ -18,6 +20,9 @@ const OPS: Arg = Arg::Flags(&[
     ("FUTEX_TRYLOCK_PI", 8),
     ("FUTEX_WAIT_BITSET", 9),
     ("FUTEX_WAKE_BITSET", 10),
+    ("FUTEX_WAIT_REQUEUE_PI", 11),
+    ("FUTEX_CMP_REQUEUE_PI", 12),
+    ("FUTEX_LOCK_PI2", 13),
     ("FUTEX_PRIVATE_FLAG", 128),
     ("FUTEX_CLOCK_REALTIME", 256),
 ]);
@@ -28,10 +33,11 @@ pub const TABLE: &[Entry] = &[
         202,
         "futex",
         &[Arg::Ptr, OPS, Arg::Int, Arg::Ptr, Arg::Ptr, Arg::Hex],
-        "locks of the PI kind do not inherit priorities; requeueing to them is ENOSYS",
+        "locks of the PI kind do not inherit priorities",
         futex,
     ),
     Entry::full(273, "set_robust_list", &[Arg::Ptr, Arg::Uint], set_robust_list),
+    Entry::full(449, "futex_waitv", &[Arg::Ptr, Arg::Uint, Arg::Hex, Arg::Ptr, Arg::Int], waitv::futex_waitv),
     Entry::full(274, "get_robust_list", &[Arg::Int, Arg::Ptr, Arg::Ptr], get_robust_list),
 ];
 
@@ -65,7 +71,7 @@ fn futex(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let resume = c.k.task(c.tid).and_then(|t| t.resume);
     let mut deadline = resume.and_then(|r| r.deadline);
-    if matches!(command, 0 | 6 | 9 | 13) && timeout != 0 && resume.is_none() {
+    if matches!(command, 0 | 6 | 9 | 11 | 13) && timeout != 0 && resume.is_none() {
         let ns = super::time::timespec(c, timeout)?;
         let clock_real = realtime || command == 6;
         deadline = Some(match command {
@@ -84,9 +90,11 @@ fn futex(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         3 => requeue(c, uaddr, uaddr2, private, (count, count2), None),
         4 => requeue(c, uaddr, uaddr2, private, (count, count2), Some(low32(value3))),
         5 => wake_op(c, uaddr, uaddr2, private, (count, count2), low32(value3)),
-        6 | 13 => lock_pi(c, uaddr, private, deadline, false),
-        8 => lock_pi(c, uaddr, private, None, true),
-        7 => unlock_pi(c, uaddr, private),
+        6 | 13 => pi::lock(c, uaddr, private, deadline, false),
+        8 => pi::lock(c, uaddr, private, None, true),
+        7 => c.k.pi_unlock(c.tid, uaddr, private).map(Into::into),
+        11 => pi::wait_requeue(c, (uaddr, uaddr2), private, low32(value), low32(value3), deadline),
+        12 => pi::cmp_requeue(c, (uaddr, uaddr2), private, (count, count2), low32(value3)),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -125,6 +133,9 @@ fn wake(c: &mut Context<'_>, uaddr: u64, private: bool, count: u32, bitset: u32)
         return Err(Errno::EINVAL);
     }
     let key = c.k.futex_key(c.tid, uaddr, private)?;
+    if c.k.futexes.has_lock_waiters(key, bitset) {
+        return Err(Errno::EINVAL);
+    }
     // As on Linux, a count of 0 or below wakes one.
     let count = if count.cast_signed() <= 0 { 1 } else { count };
     ret(c.k.futex_wake(key, count, bitset))
@@ -147,6 +158,9 @@ fn requeue(
         && c.k.futex_load(c.tid, from)? != expected
     {
         return Err(Errno::EAGAIN);
+    }
+    if c.k.futexes.has_lock_waiters(from_key, u32::MAX) {
+        return Err(Errno::EINVAL);
     }
     let woken = c.k.futex_wake(from_key, wake, u32::MAX);
     let moved = c.k.futexes.requeue(from_key, to_key, moved);
@@ -200,53 +214,4 @@ fn wake_op(
         woken = woken.saturating_add(c.k.futex_wake(key2, at_least_one(count2), u32::MAX));
     }
     ret(woken)
-}
-
-fn lock_pi(
-    c: &mut Context<'_>,
-    uaddr: u64,
-    private: bool,
-    deadline: Option<Ns>,
-    only_try: bool,
-) -> SysResult {
-    let key = c.k.futex_key(c.tid, uaddr, private)?;
-    // The one that unlocked it made the caller its owner.
-    if c.k.futexes.was_woken(c.tid) {
-        return ret(0);
-    }
-    let timed_out = c.k.task(c.tid).and_then(|t| t.resume).is_some_and(|r| r.cause == Cause::TimedOut);
-    c.k.futexes.forget(c.tid);
-    let tid = c.tid;
-    let waiters = if c.k.futexes.has_waiters(key) { WAITERS } else { 0 };
-    let old = c.k.futex_update(tid, uaddr, |v| match v & TID_MASK {
-        0 => Some(tid | waiters | v & (WAITERS | OWNER_DIED)),
-        owner if owner == tid || only_try => None,
-        _ => Some(v | WAITERS),
-    })?;
-    match old & TID_MASK {
-        0 => ret(0),
-        owner if owner == tid => Err(Errno::EDEADLK),
-        _ if only_try => Err(Errno::EAGAIN),
-        owner if c.k.task(owner).is_none() => Err(Errno::ESRCH),
-        _ if timed_out => Err(Errno::ETIMEDOUT),
-        _ => {
-            c.k.futexes.enqueue(key, tid, u32::MAX);
-            let restart = Restart::WithDeadline;
-            Ok(Outcome::Block(Block { on: Vec::new(), deadline, relative: false, restart, memo: [0; 2] }))
-        }
-    }
-}
-
-fn unlock_pi(c: &mut Context<'_>, uaddr: u64, private: bool) -> SysResult {
-    let key = c.k.futex_key(c.tid, uaddr, private)?;
-    let tid = c.tid;
-    // The word passes to the first waiter, so that nobody can overtake it and WAITERS stays set while others sleep.
-    let (next, more) = c.k.futexes.first_two(key);
-    let new = next.unwrap_or(0) | if more { WAITERS } else { 0 };
-    let old = c.k.futex_update(tid, uaddr, |v| (v & TID_MASK == tid).then_some(new))?;
-    if old & TID_MASK != tid {
-        return Err(Errno::EPERM);
-    }
-    c.k.futex_wake(key, 1, u32::MAX);
-    ret(0)
 }

@@ -45,7 +45,7 @@ pub const TABLE: &[Entry] = &[
         g::__NR_mremap,
         "mremap",
         &[Arg::Ptr, Arg::Uint, Arg::Uint, MREMAP, Arg::Ptr],
-        "old size 0 (a second view of a shared mapping) is refused",
+        "moves no huge pages",
         mremap,
     ),
     Entry::partial(
@@ -73,19 +73,25 @@ pub const TABLE: &[Entry] = &[
         g::__NR_mlock,
         "mlock",
         &[Arg::Ptr, Arg::Uint],
-        "checks the range; the host may still page",
+        "counted against the limit; the host may still page",
         mlock,
     ),
     Entry::partial(
         g::__NR_mlock2,
         "mlock2",
         &[Arg::Ptr, Arg::Uint, Arg::Hex],
-        "checks the range; the host may still page",
+        "counted against the limit; the host may still page",
         mlock2,
     ),
-    Entry::partial(g::__NR_munlock, "munlock", &[Arg::Ptr, Arg::Uint], "checks the range", mlock),
-    Entry::partial(g::__NR_mlockall, "mlockall", &[MCL], "accepted; the host may still page", mlockall),
-    Entry::full(g::__NR_munlockall, "munlockall", &[], accept),
+    Entry::full(g::__NR_munlock, "munlock", &[Arg::Ptr, Arg::Uint], munlock),
+    Entry::partial(
+        g::__NR_mlockall,
+        "mlockall",
+        &[MCL],
+        "counted against the limit; the host may still page",
+        mlockall,
+    ),
+    Entry::full(g::__NR_munlockall, "munlockall", &[], munlockall),
     Entry::partial(
         g::__NR_membarrier,
         "membarrier",
@@ -135,10 +141,6 @@ fn mm(c: &Context<'_>) -> Result<u64, Errno> {
     c.k.task(c.tid).map(|t| t.mm).ok_or(Errno::EFAULT)
 }
 
-fn accept(_c: &mut Context<'_>, _a: &[u64; 6]) -> SysResult {
-    ret(0)
-}
-
 fn mmap(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [addr, len, prot, flags, fd, offset] = *a;
     if !offset.is_multiple_of(PAGE_SIZE) {
@@ -159,7 +161,8 @@ fn mmap(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 fn mprotect(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let mm = mm(c)?;
-    c.k.mprotect(mm, a[0], a[1], a[2]).map(Into::into)
+    let limit = c.k.soft_limit(c.tid, crate::mm::mmap::RLIMIT_DATA);
+    c.k.mprotect_within(mm, a[0], a[1], a[2], limit).map(Into::into)
 }
 
 fn munmap(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
@@ -232,9 +235,21 @@ fn mincore(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
+/// The page-aligned range that mlock(2) means. EINVAL when it wraps.
+fn lock_range(a: &[u64; 6]) -> Result<(u64, u64), Errno> {
+    let start = a[0] & !(PAGE_SIZE - 1);
+    let len = a[1].wrapping_add(a[0] - start).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    Ok((start, start.checked_add(len).ok_or(Errno::EINVAL)?))
+}
+
 fn mlock(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
-    check_mapped(c, a[0], a[1])?;
-    ret(0)
+    let (start, end) = lock_range(a)?;
+    c.k.mm_lock(c.tid, start, end, true).map(Into::into)
+}
+
+fn munlock(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+    let (start, end) = lock_range(a)?;
+    c.k.mm_lock(c.tid, start, end, false).map(Into::into)
 }
 
 fn mlock2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
@@ -245,12 +260,17 @@ fn mlock2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     mlock(c, a)
 }
 
-fn mlockall(_c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+fn munlockall(c: &mut Context<'_>, _a: &[u64; 6]) -> SysResult {
+    c.k.mm_unlock_all(c.tid);
+    ret(0)
+}
+
+fn mlockall(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let flags = low32(a[0]);
     if flags == 0 || flags & !7 != 0 || flags == g::MCL_ONFAULT {
         return Err(Errno::EINVAL);
     }
-    ret(0)
+    c.k.mm_lock_all(c.tid, flags & g::MCL_CURRENT != 0, flags & g::MCL_FUTURE != 0).map(Into::into)
 }
 
 /// Commands of membarrier(2) that exist here, and those that must be registered first.

@@ -134,6 +134,12 @@ impl Kernel {
             }
             Kind::Synth(path) => {
                 let path = path.clone();
+                if let Some((_, mm)) = self.synth_memory(&path) {
+                    return match self.mm_read_forced(mm, offset, buf) {
+                        0 if !buf.is_empty() => Err(Errno::EIO),
+                        n => Ok(n),
+                    };
+                }
                 let text = self.synth_text(&path)?;
                 let rest = text.get(us(offset)..).unwrap_or_default();
                 let n = rest.len().min(buf.len());
@@ -151,6 +157,12 @@ impl Kernel {
     pub fn inode_write(&mut self, inode: InodeId, offset: u64, data: &[u8]) -> Result<usize, Errno> {
         if let Kind::Synth(path) = &self.vfs.inode(inode)?.kind {
             let path = path.clone();
+            if let Some((_, mm)) = self.synth_memory(&path) {
+                return match self.mm_write_forced(mm, offset, data) {
+                    0 if !data.is_empty() => Err(Errno::EIO),
+                    n => Ok(n),
+                };
+            }
             return self.synth_write(&path, data);
         }
         if self.vfs.inode(inode)?.is_dir() {

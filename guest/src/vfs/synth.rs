@@ -50,6 +50,7 @@ const PROC_TASK: &[&str] = &[
     "oom_score_adj",
     "root",
     "smaps",
+    "smaps_rollup",
     "stat",
     "statm",
     "status",
@@ -160,6 +161,12 @@ impl Kernel {
                 Some((process, task, false, rest.to_vec()))
             }
         }
+    }
+
+    /// The process and address space behind a path that stands for memory (`proc/PID/mem`).
+    pub(super) fn synth_memory(&self, path: &str) -> Option<(u32, u64)> {
+        let (process, task, _, rest) = path.ends_with("/mem").then(|| self.synth_task(path)).flatten()?;
+        (rest == ["mem"]).then_some((process.pid, task.mm))
     }
 
     /// Mode of the node at a path, or `None` where nothing is.
@@ -385,8 +392,11 @@ impl Kernel {
             Some((_, task, ..)) => task.mm,
             None => return Err(Errno::ESRCH),
         };
-        if path.ends_with("/maps") || path.ends_with("/smaps") {
-            return Ok(self.mm_maps_text(mm).into_bytes());
+        match path.rsplit('/').next() {
+            Some("maps") => return Ok(self.mm_maps_text(mm).into_bytes()),
+            Some("smaps") => return Ok(self.mm_smaps_text(mm, false).into_bytes()),
+            Some("smaps_rollup") => return Ok(self.mm_smaps_text(mm, true).into_bytes()),
+            _ => {}
         }
         self.task_text(path)
     }

@@ -311,7 +311,10 @@ impl Kernel {
             },
             Kind::Special => Err(Errno::ENXIO),
             Kind::Work if self.process_of(tid).is_some_and(|p| p.pid != 1) => Err(Errno::EACCES),
-            Kind::Synth(path) if path.ends_with("/mem") && path.starts_with("proc/") => Err(Errno::EACCES),
+            Kind::Synth(path) => match self.synth_memory(path) {
+                Some((pid, _)) => self.remote_mm(tid, pid).map(|_| ()).map_err(|_| Errno::EACCES),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }

@@ -1,0 +1,79 @@
+//! Memory of other processes: process_vm_readv(2), and /proc/pid/mem, which reads and writes what the process itself could not.
+
+use super::vma::{Backing, Prot, VmFlags};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::num::{u64_of, us};
+use crate::platform::{Gpa, PAGE_SIZE, TASK_SIZE, Va};
+use crate::task::Tid;
+
+impl Kernel {
+    /// The address space of a process whose memory `tid` may reach: one of the same user, or any for root. ESRCH, EPERM.
+    pub fn remote_mm(&self, tid: Tid, pid: u32) -> Result<u64, Errno> {
+        let target = self.task(pid).ok_or(Errno::ESRCH)?;
+        let mine = self.task(tid).ok_or(Errno::ESRCH)?;
+        let it = &self.processes.get(&target.pid).ok_or(Errno::ESRCH)?.creds;
+        let me = self.creds_of(tid);
+        let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
+            && [it.gid, it.egid, it.sgid].iter().all(|g| *g == me.gid);
+        if same || me.euid == 0 || target.mm == mine.mm { Ok(target.mm) } else { Err(Errno::EPERM) }
+    }
+
+    /// The page at `va` whatever its protection, to be read or written for a debugger, and how many bytes lie in it from there.
+    fn forced(&mut self, mm: u64, va: Va, write: bool) -> Result<(Gpa, usize), Errno> {
+        let page = va & !(PAGE_SIZE - 1);
+        let room = us(PAGE_SIZE - (va - page));
+        let m = self.mms.get(mm).ok_or(Errno::EIO)?;
+        let (_, vma) = m.find(va).filter(|_| va < TASK_SIZE).ok_or(Errno::EIO)?;
+        let (shared, file, prot) =
+            (vma.flags.contains(VmFlags::SHARED), matches!(vma.backing, Backing::File { .. }), vma.prot);
+        if write && (vma.is_kernel() || shared && !prot.contains(Prot::WRITE)) {
+            return Err(Errno::EIO);
+        }
+        if m.piece(va).is_none() {
+            if prot.is_empty() {
+                // Nothing backs what nobody may touch; only a file has contents there, and those are not needed by anybody yet.
+                return Err(Errno::EIO);
+            }
+            self.populate_around(mm, page)?;
+        }
+        let mut space = self.space(mm)?;
+        if write && (!shared || !file) {
+            space.break_cow(page)?;
+        }
+        let (start, piece) = space.mm.piece(va).ok_or(Errno::EIO)?;
+        Ok((piece.gpa + (va - start), room))
+    }
+
+    /// Reads from an address space as a debugger does; returns the bytes before the first that is not mapped.
+    pub fn mm_read_forced(&mut self, mm: u64, va: Va, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(at) = va.checked_add(u64_of(done)) else { break };
+            let Ok((gpa, room)) = self.forced(mm, at, false) else { break };
+            let n = room.min(buf.len() - done);
+            let Some(part) = buf.get_mut(done..done + n) else { break };
+            if self.platform.read(gpa, part).is_err() {
+                break;
+            }
+            done += n;
+        }
+        done
+    }
+
+    /// Writes likewise.
+    pub fn mm_write_forced(&mut self, mm: u64, va: Va, buf: &[u8]) -> usize {
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(at) = va.checked_add(u64_of(done)) else { break };
+            let Ok((gpa, room)) = self.forced(mm, at, true) else { break };
+            let n = room.min(buf.len() - done);
+            let Some(part) = buf.get(done..done + n) else { break };
+            if self.platform.write(gpa, part).is_err() {
+                break;
+            }
+            done += n;
+        }
+        done
+    }
+}
