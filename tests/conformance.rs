@@ -43,7 +43,7 @@ fn compile(family: &str, into: &Path) -> PathBuf {
         .args(["-O1", "-g", "-Wall", "-o"])
         .arg(&program)
         .arg(&source)
-        .arg("-pthread")
+        .args(["-pthread", "-lm"])
         .output();
     let done = done.expect("cannot start cc: install gcc and libc6-dev");
     assert!(done.status.success(), "{family}.c does not compile:\n{}", String::from_utf8_lossy(&done.stderr));
@@ -165,4 +165,20 @@ fn memory() {
 #[test]
 fn futex() {
     family("futex", 240, &[]);
+}
+
+#[test]
+fn threads() {
+    family("threads", 88, &[]);
+}
+
+#[test]
+fn threads_on_as_many_vcpus_as_the_host_has() {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    family("threads", 88, &["--cpus", &cpus]);
+}
+
+#[test]
+fn floating() {
+    family("floating", 87, &["--cpus", "2"]);
 }

@@ -28,6 +28,10 @@ pub struct Sched {
     /// Per vCPU: whose extended state it holds, and whom it just ran.
     vcpus: BTreeMap<usize, VcpuSlot>,
     online: usize,
+    /// vCPUs that the driver will start at most; 0: not told yet.
+    most: usize,
+    /// Some task was bound to vCPUs (sched_setaffinity(2)).
+    bound: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -42,7 +46,8 @@ struct VcpuSlot {
 
 impl Reset for Sched {
     fn reset(&mut self, _args: &ForkArgs) {
-        *self = Sched::default();
+        // Who was bound stays so.
+        *self = Sched { bound: self.bound, ..Sched::default() };
     }
 }
 
@@ -100,17 +105,41 @@ impl Sched {
     pub fn pick(&mut self, vcpu: usize, tasks: &BTreeMap<Tid, Task>) -> Option<Tid> {
         self.queue.retain(|t| tasks.contains_key(t));
         let last = self.vcpus.get_mut(&vcpu).and_then(|s| s.last.take());
-        let at = last.and_then(|tid| self.queue.iter().position(|t| *t == tid)).or_else(|| {
-            if let Some(slot) = self.vcpus.get_mut(&vcpu) {
-                slot.streak = 0;
-            }
-            self.queue.iter().position(|tid| self.may_run(*tid, vcpu))
-        })?;
+        let bound = self.bound;
+        let most = self.most;
+        let here = |tid: &Tid| !bound || tasks.get(tid).is_none_or(|t| allows(t.aux.vcpus(), most, vcpu));
+        let at =
+            last.filter(here).and_then(|tid| self.queue.iter().position(|t| *t == tid)).or_else(|| {
+                if let Some(slot) = self.vcpus.get_mut(&vcpu) {
+                    slot.streak = 0;
+                }
+                self.queue.iter().position(|tid| here(tid) && self.may_run(*tid, vcpu))
+            })?;
         self.queue.remove(at)
     }
 
     fn may_run(&self, tid: Tid, vcpu: usize) -> bool {
         !self.vcpus.iter().any(|(i, s)| *i != vcpu && (s.fpu_owner == Some(tid)))
+    }
+
+    /// A task was bound to vCPUs.
+    pub fn set_bound(&mut self) {
+        self.bound = true;
+    }
+
+    /// Whether some task may not run on every vCPU.
+    pub fn is_bound(&self) -> bool {
+        self.bound
+    }
+
+    /// The driver tells how many vCPUs it starts at most.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// Whether a task with this mask may run on a vCPU.
+    pub fn allows(&self, mask: u64, vcpu: usize) -> bool {
+        allows(mask, self.most, vcpu)
     }
 
     /// Tasks that wait for a vCPU.
@@ -142,6 +171,16 @@ impl Sched {
     pub fn set_online(&mut self, n: usize) {
         self.online = n;
     }
+}
+
+/// Whether a mask allows a vCPU. A mask of none, or only of such as are never started, allows all.
+fn allows(mask: u64, most: usize, vcpu: usize) -> bool {
+    let exist = match u32::try_from(most) {
+        Ok(n) if n > 0 && n < 64 => (1 << n) - 1,
+        _ => u64::MAX,
+    };
+    let mask = mask & exist;
+    mask == 0 || u32::try_from(vcpu).ok().and_then(|n| mask.checked_shr(n)).is_some_and(|m| m & 1 != 0)
 }
 
 #[cfg(test)]
@@ -184,5 +223,19 @@ mod tests {
         s.push(1);
         assert_eq!(s.pick(1, &tasks), None);
         assert_eq!(s.pick(0, &tasks), Some(1));
+    }
+
+    #[test]
+    fn a_bound_task_runs_only_where_it_may() {
+        let (mut s, mut tasks) = (Sched::default(), tasks(&[1, 2]));
+        tasks.get_mut(&1).unwrap().aux.affinity = vec![2];
+        s.set_bound();
+        s.set_most(2);
+        s.push(1);
+        s.push(2);
+        assert_eq!(s.pick(0, &tasks), Some(2));
+        assert_eq!(s.pick(0, &tasks), None);
+        assert_eq!(s.pick(1, &tasks), Some(1));
+        assert!(s.allows(4, 0), "the third vCPU is never started");
     }
 }

@@ -16,6 +16,7 @@ pub mod floor;
 pub mod fork;
 pub mod host;
 pub mod layout;
+pub mod lock;
 pub mod machine;
 pub mod memslots;
 pub mod pagetable;

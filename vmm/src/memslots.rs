@@ -5,12 +5,13 @@
 
 use crate::arena::Arena;
 use crate::error::Error;
+use crate::lock::{Guard, Ordered, Rank};
 use crate::pagetable::Translations;
 use guest::platform::{Gpa, PAGE_SIZE, PlatformError};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Bytes of a memory slot.
 pub const CHUNK: u64 = 128 << 20;
@@ -31,17 +32,17 @@ struct State {
 pub struct Memslots {
     arena: Arc<Arena>,
     shadow: bool,
-    state: Mutex<State>,
+    state: Ordered<State>,
 }
 
 impl Memslots {
     /// No machine yet; the first chunk is always wanted.
     pub fn new(arena: Arc<Arena>, shadow: bool) -> Self {
-        Memslots { arena, shadow, state: Mutex::new(State { wanted: 1, ..State::default() }) }
+        Memslots { arena, shadow, state: Ordered::new(Rank::Slots, State { wanted: 1, ..State::default() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 
     /// Registers slots up to the end of a range (at once when there is a machine).

@@ -15,11 +15,12 @@
 
 use crate::arena::Arena;
 use crate::layout;
+use crate::lock::{Guard, Ordered, Rank};
 use guest::platform::{Access, Gpa, LARGE_PAGE, PAGE_SIZE, PlatformError, Root, TASK_SIZE, Va};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
@@ -61,7 +62,7 @@ struct Pool {
 pub struct PageTables {
     arena: Arc<Arena>,
     kvm: Arc<dyn Translations>,
-    pool: Mutex<Pool>,
+    pool: Ordered<Pool>,
 }
 
 /// What an operation has to invalidate before it returns.
@@ -92,7 +93,7 @@ impl PageTables {
     /// Tables in the low arena; writes the window's shared directory and table.
     pub fn new(arena: Arc<Arena>, kvm: Arc<dyn Translations>) -> Result<Self, PlatformError> {
         let pool = Pool { next: layout::POOL, free: Vec::new(), stale: Vec::new(), roots: BTreeSet::new() };
-        let tables = PageTables { arena, kvm, pool: Mutex::new(pool) };
+        let tables = PageTables { arena, kvm, pool: Ordered::new(Rank::Tables, pool) };
         tables.set(layout::WINDOW_PD, layout::WINDOW_PT | TABLE)?;
         let stub = layout::STUB | PRESENT | USER | ACCESSED;
         tables.set(layout::WINDOW_PT + layout::STUB / PAGE_SIZE * 8, stub)?;
@@ -113,8 +114,8 @@ impl PageTables {
         Ok(tables)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, Pool> {
+        self.pool.lock()
     }
 
     fn get(&self, at: Gpa) -> Result<u64, PlatformError> {

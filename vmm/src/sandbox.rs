@@ -5,6 +5,7 @@
 //! process is cheap to fork; [`Sandbox::run`] makes them again.
 
 use crate::error::Error;
+use crate::lock::Guard;
 use crate::machine::{Machine, now};
 use crate::signal::Ticker;
 use crate::stats::{Stats, Timings};
@@ -16,7 +17,7 @@ use guest::task::ExitStatus;
 use kvm_ioctls::VmFd;
 use sleep::wait;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 mod sleep;
 
@@ -106,7 +107,7 @@ impl Sandbox {
     }
 
     /// The guest kernel. No guest code runs between calls of [`Sandbox::run`].
-    pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
+    pub fn kernel(&self) -> Guard<'_, Kernel> {
         self.shared.kernel()
     }
 
@@ -194,6 +195,11 @@ impl Sandbox {
         live.ticker = live.ticker.take().filter(Ticker::is_mine);
         live.vcpu.attach();
         live.crew.release(&self.shared);
+        {
+            let mut kernel = self.shared.kernel();
+            let most = kernel.limits.cpus.min(self.config.max_vcpus).min(self.machine.host.max_vcpus);
+            kernel.sched.set_most(most);
+        }
         let mut driver = Driver {
             machine: &self.machine,
             shared: &self.shared,
@@ -255,6 +261,16 @@ impl Driver<'_> {
                         continue;
                     }
                     kernel.save_fpu(&mut live.vcpu);
+                    // A task that may not run here waits for a vCPU that may not be there yet.
+                    if kernel.sched.waiting() > 0 {
+                        let online = 1 + live.crew.len();
+                        if online < kernel.limits.cpus.min(self.max_vcpus) {
+                            live.crew.hire(self.shared, self.machine, &live.vm, online)?;
+                            kernel.sched.set_online(online + 1);
+                            continue;
+                        }
+                        self.shared.notify(&kernel);
+                    }
                     let others = live.crew.running(&shared);
                     // Threads that sleep until a time, and timers, go on in the children: a seed does not wait for them.
                     if others == 0 && awaits_work && self.options.stop_when_quiescent {
@@ -262,7 +278,7 @@ impl Driver<'_> {
                     }
                     // Whoever watches a control descriptor may yet wake the guest, with a signal.
                     let hopeless = poll.is_empty() && deadline.is_none() && self.options.control.is_none();
-                    if others == 0 && hopeless && !awaits_work {
+                    if others == 0 && hopeless && !awaits_work && kernel.sched.waiting() == 0 {
                         return Ok(Stop::Stuck);
                     }
                     let mut deadline = deadline;
@@ -274,8 +290,11 @@ impl Driver<'_> {
                         }
                         deadline = Some(deadline.map_or(live.check_memory, |d| d.min(live.check_memory)));
                     }
+                    shared.set_idle(true);
                     drop(kernel);
-                    if let Some(stop) = self.sleep(live, deadline, &poll)? {
+                    let slept = self.sleep(live, deadline, &poll);
+                    shared.set_idle(false);
+                    if let Some(stop) = slept? {
                         return Ok(stop);
                     }
                 }
@@ -301,7 +320,7 @@ impl Driver<'_> {
                 live.crew.hire(self.shared, self.machine, &live.vm, online)?;
                 kernel.sched.set_online(online + 1);
             } else {
-                self.shared.notify();
+                self.shared.notify(kernel);
             }
         }
         if !polls.is_empty() {

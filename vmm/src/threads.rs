@@ -4,6 +4,7 @@
 //! started when tasks wait for a processor, parked whenever [`crate::sandbox::Sandbox::run`] returns, and ended (and joined) by a pause.
 
 use crate::error::Error;
+use crate::lock::{Guard, Ordered, Rank};
 use crate::machine::{Machine, now};
 use crate::signal::Ticker;
 use crate::vcpu::KvmVcpu;
@@ -13,13 +14,13 @@ use guest::task::Tid;
 use kvm_ioctls::VmFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::thread::JoinHandle;
 
 /// What all vCPU threads of a sandbox share.
 #[derive(Debug)]
 pub struct Shared {
-    kernel: Mutex<Kernel>,
+    kernel: Ordered<Kernel>,
     work: Condvar,
     parked: Condvar,
     /// Guest code may run.
@@ -28,36 +29,48 @@ pub struct Shared {
     dismissed: AtomicBool,
     /// Further vCPUs that are not waiting.
     busy: AtomicUsize,
-    error: Mutex<Option<Error>>,
+    error: Ordered<Option<Error>>,
+    /// The first vCPU's thread sleeps, or is about to.
+    idle: AtomicBool,
 }
 
 impl Shared {
     /// Around a guest kernel.
     pub fn new(kernel: Kernel) -> Self {
         Shared {
-            kernel: Mutex::new(kernel),
+            kernel: Ordered::new(Rank::Kernel, kernel),
             work: Condvar::new(),
             parked: Condvar::new(),
             active: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
-            error: Mutex::new(None),
+            error: Ordered::new(Rank::Error, None),
+            idle: AtomicBool::new(false),
         }
     }
 
-    /// The guest kernel. A panic of another thread while it held the lock leaves the state as it was then.
-    pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The guest kernel.
+    pub fn kernel(&self) -> Guard<'_, Kernel> {
+        self.kernel.lock()
     }
 
-    /// Wakes a waiting vCPU thread.
-    pub fn notify(&self) {
-        self.work.notify_one();
+    /// Wakes a waiting vCPU thread; all of them when a task may run on some only.
+    pub fn notify(&self, kernel: &Kernel) {
+        if kernel.sched.is_bound() {
+            self.work.notify_all();
+        } else {
+            self.work.notify_one();
+        }
+    }
+
+    /// The first vCPU's thread is about to sleep, or has slept; call with the kernel's lock held.
+    pub fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
     }
 
     /// An error that ended a further vCPU.
     pub fn take_error(&self) -> Option<Error> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.error.lock().take()
     }
 }
 
@@ -144,7 +157,7 @@ impl Crew {
             }
             shared.work.notify_all();
             let time = std::time::Duration::from_millis(5);
-            kernel = shared.parked.wait_timeout(kernel, time).unwrap_or_else(PoisonError::into_inner).0;
+            kernel.wait_timeout(&shared.parked, time);
         }
     }
 
@@ -169,7 +182,7 @@ impl Crew {
 fn work(shared: &Shared, machine: &Machine, mut vcpu: KvmVcpu) {
     vcpu.attach();
     if let Err(error) = serve(shared, machine, &mut vcpu) {
-        *shared.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *shared.error.lock() = Some(error);
         shared.busy.fetch_sub(1, Ordering::AcqRel);
         machine.kick(0);
     }
@@ -188,7 +201,11 @@ fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), E
             }
             kernel = enter(shared, vcpu, kernel, tid)?;
             if kernel.sched.waiting() > 0 {
-                shared.work.notify_one();
+                shared.notify(&kernel);
+                // The first vCPU can run it too.
+                if shared.idle.load(Ordering::Acquire) {
+                    machine.kick(0);
+                }
             }
             // An answer, an end, or a host descriptor to watch: the first vCPU sees to it.
             if kernel.exited.is_some() || !kernel.work.outbox.is_empty() || !kernel.host_polls().is_empty() {
@@ -202,7 +219,7 @@ fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), E
         shared.parked.notify_all();
         machine.kick(0);
         loop {
-            kernel = shared.work.wait(kernel).unwrap_or_else(PoisonError::into_inner);
+            kernel.wait(&shared.work);
             if shared.dismissed.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -226,9 +243,9 @@ pub(crate) fn put_back(kernel: &mut Kernel, tid: Tid) {
 pub(crate) fn enter<'k>(
     shared: &'k Shared,
     vcpu: &mut KvmVcpu,
-    mut kernel: MutexGuard<'k, Kernel>,
+    mut kernel: Guard<'k, Kernel>,
     tid: Tid,
-) -> Result<MutexGuard<'k, Kernel>, Error> {
+) -> Result<Guard<'k, Kernel>, Error> {
     let task = kernel.tasks.get_mut(&tid);
     let Some((mut regs, mm)) = task.map(|t| (t.regs.clone(), t.mm)) else { return Ok(kernel) };
     let Some(root) = kernel.mms.get(mm).map(|m| m.root) else { return Ok(kernel) };

@@ -443,15 +443,16 @@ impl Kernel {
             self.sched.set_fpu_owner(vcpu.index(), None);
             return;
         };
+        let here = self.sched.allows(task.aux.vcpus(), vcpu.index());
         if matches!(task.state, crate::task::TaskState::Running(_)) {
             task.state = crate::task::TaskState::Runnable;
-            if preempted {
+            if preempted || !here {
                 self.sched.push(tid);
             } else {
                 self.sched.push_front(tid, vcpu.index());
             }
         }
-        if self.sched.online() > 1 && self.sched.pick_would_move(tid, vcpu.index()) {
+        if self.sched.online() > 1 && (!here || self.sched.pick_would_move(tid, vcpu.index())) {
             self.save_fpu(vcpu);
         }
     }

@@ -28,7 +28,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(146, "sched_get_priority_max", &[Arg::Int], |_, a| priority_limit(a, 99)),
     Entry::full(147, "sched_get_priority_min", &[Arg::Int], |_, a| priority_limit(a, 1)),
     Entry::full(148, "sched_rr_get_interval", &[Arg::Int, Arg::Ptr], sched_rr_get_interval),
-    Entry::partial(203, "sched_setaffinity", &[Arg::Int, Arg::Uint, Arg::Ptr], FIXED, sched_setaffinity),
+    Entry::full(203, "sched_setaffinity", &[Arg::Int, Arg::Uint, Arg::Ptr], sched_setaffinity),
     Entry::full(204, "sched_getaffinity", &[Arg::Int, Arg::Uint, Arg::Ptr], sched_getaffinity),
     Entry::partial(251, "ioprio_set", &[Arg::Int, Arg::Int, Arg::Int], FIXED, ioprio_set),
     Entry::full(252, "ioprio_get", &[Arg::Int, Arg::Int], ioprio_get),
@@ -233,7 +233,17 @@ fn sched_setaffinity(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     if !wanted.iter().zip(&mask).any(|(w, m)| w & m != 0) {
         return Err(Errno::EINVAL);
     }
-    c.k.task_mut(tid).ok_or(Errno::ESRCH)?.aux.affinity = wanted;
+    let task = c.k.task_mut(tid).ok_or(Errno::ESRCH)?;
+    task.aux.affinity = wanted;
+    let (vcpus, state) = (task.aux.vcpus(), task.state.clone());
+    c.k.sched.set_bound();
+    // One that runs where it may not any more moves at its next exit.
+    if let crate::task::TaskState::Running(vcpu) = state
+        && tid != c.tid
+        && !c.k.sched.allows(vcpus, vcpu)
+    {
+        c.k.platform.kick(vcpu);
+    }
     ret(0)
 }
 

@@ -45,9 +45,6 @@ impl Kernel {
         process.threads.remove(&tid);
         process.aux.dead_cpu_ns = process.aux.dead_cpu_ns.saturating_add(task.cpu_ns);
         process.aux.dead_system_ns = process.aux.dead_system_ns.saturating_add(task.aux.system_ns);
-        if tid == task.pid {
-            process.aux.leader_status = Some(status);
-        }
         self.announce_stop(task.pid);
         if self.processes.get(&task.pid).is_some_and(|p| p.threads.len() == 1) {
             // One that waits in execve(2) to be alone goes on.
@@ -55,7 +52,8 @@ impl Kernel {
         }
         let Some(process) = self.processes.get(&task.pid) else { return };
         if process.threads.is_empty() {
-            let status = process.group_exit.or(process.aux.leader_status).unwrap_or(status);
+            // What the last thread ended with is the process's status (Linux since 5.19), not what the first one did.
+            let status = process.group_exit.unwrap_or(status);
             self.process_ended(task.pid, status);
         }
     }

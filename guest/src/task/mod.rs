@@ -192,8 +192,6 @@ pub struct TaskAux {
 /// What a process carries besides its ABI state. All zero in a new process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProcessAux {
-    /// What the first thread ended with, when others outlive it.
-    pub leader_status: Option<ExitStatus>,
     /// The parent sleeps in vfork(2) until this process executes a program or ends.
     pub vforked: bool,
     /// User time of threads that ended, ns.
@@ -235,6 +233,13 @@ pub struct StopState {
     pub unreported: bool,
     /// It was continued, and no wait(2) has reported that.
     pub continued: bool,
+}
+
+impl TaskAux {
+    /// The first 64 vCPUs of the affinity mask; 0 when nothing was set.
+    pub fn vcpus(&self) -> u64 {
+        self.affinity.iter().take(8).rev().fold(0, |mask, byte| mask << 8 | u64::from(*byte))
+    }
 }
 
 impl Task {
