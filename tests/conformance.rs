@@ -136,6 +136,9 @@ fn pipes() {
 #[test]
 fn remote() {
     family("remote", 188, &[]);
+}
+
+#[test]
 fn sysv_ipc() {
     family("sysv_ipc", 340, &[]);
 }
