@@ -161,6 +161,9 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+}
+
+#[test]
 fn memory() {
     family("memory", 360, &["--memory", "3g"]);
 }
