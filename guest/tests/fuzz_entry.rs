@@ -1,50 +1,56 @@
-//! Fuzzes the system-call entry: arbitrary numbers and arguments on a live kernel without KVM.
+//! Fuzzes the system-call entry: arbitrary numbers and arguments on a live kernel without KVM, from two threads that drive a virtual
+//! processor each through the kernel's lock, as the machine's threads do.
 //!
-//! Runs for `COPPICE_FUZZ_SECONDS` (60 by default) from a seed that it prints (`COPPICE_FUZZ_SEED` repeats one). Nothing is asserted about results: the kernel
-//! must not panic, must not hang, and must keep its own tables consistent enough to go on. So that calls get past their
-//! first check, arguments follow the table: descriptors that are open, pointers at structures that make sense, names of files.
+//! Runs for `COPPICE_FUZZ_SECONDS` (60 by default) from a seed that it prints. `COPPICE_FUZZ_SEED` starts from one again; with
+//! `COPPICE_FUZZ_THREADS=1` too, every call is the same. Nothing is asserted about results: the kernel must not panic, must not
+//! hang, must not grow without bound, and must keep its own tables consistent enough to go on. So that calls get past their first
+//! check, arguments follow the table: descriptors that are open, pointers at structures that make sense, names of files. While one thread
+//! makes a call the other changes the memory that calls point at. Every few hundred calls the state is written out, read back and
+//! gone on with, and now and then brought to where a fork's child begins.
 
 // A test may index and cast: its own numbers are not hostile.
 #![allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used, clippy::expect_used)]
 
+mod fuzz;
 mod support;
 
+use fuzz::{BUFFERS, Random, SLOT_COUNT, SLOTS, argument, arguments, number, season};
 use guest::exec::Spawn;
-use guest::kernel::{Kernel, Limits, Next};
+use guest::fork::ForkArgs;
+use guest::kernel::{Kernel, Limits, Next, PlatformHandle};
 use guest::platform::fake::{FakePlatform, FakeVcpu};
-use guest::platform::{Exit, PAGE_SIZE, Platform, TASK_SIZE};
-use guest::syscall::Arg;
-use guest::task::Tid;
+use guest::platform::{Exit, PAGE_SIZE, Platform};
+use guest::task::TaskState;
 use guest::vfs::Stdio;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len() as u64) as usize]
-    }
-}
+/// Calls of one thread before the state is looked at.
+const ROUND: usize = 500;
+/// Rounds of one kernel.
+const ROUNDS: usize = 6;
+/// A single call may take this long on a busy machine.
+const ONE_CALL: Duration = Duration::from_secs(10);
+/// What this process may hold, bytes: the arena of a fake machine is memory of its own.
+const MOST_MEMORY: u64 = 3 << 30;
 
 struct Machine {
-    kernel: Kernel,
+    kernel: Mutex<Kernel>,
     platform: Arc<FakePlatform>,
-    vcpus: [FakeVcpu; 2],
+}
+
+/// What one thread does at the moment: since when, and which call.
+type Doing = Mutex<Option<(Instant, u64, [u64; 6])>>;
+
+/// One thread's virtual processor, chance, and account.
+struct Driver {
+    vcpu: FakeVcpu,
+    random: Random,
+    numbers: Vec<u64>,
+    calls: u64,
+    succeeded: BTreeSet<u64>,
 }
 
 /// Gives the first task a listener, so that connections come about.
@@ -72,325 +78,225 @@ fn boot(root: &std::path::Path) -> Machine {
     };
     kernel.spawn_init(&spawn, Stdio { work: true, ..Stdio::default() }).expect("the program starts");
     listen(&mut kernel);
-    Machine { kernel, platform, vcpus: [FakeVcpu::new(0), FakeVcpu::new(1)] }
+    kernel.sched.set_online(2);
+    Machine { kernel: Mutex::new(kernel), platform }
 }
 
-const STRINGS: &[&[u8]] = &[
-    b"/bin/tiny\0",
-    b"/\0",
-    b".\0",
-    b"..\0",
-    b"/tmp/a\0",
-    b"/tmp/b\0",
-    b"a\0",
-    b"/proc/self/maps\0",
-    b"/proc/self/fd/0\0",
-    b"/proc/self/fd/5\0",
-    b"/dev/null\0",
-    b"/dev/zero\0",
-    b"/dev/urandom\0",
-    b"/proc/self/status\0",
-    b"/tmp\0",
-    b"/link\0",
-    b"/loop\0",
-    b"/dir/file\0",
-    b"\0",
-    b"/sys/devices/system/cpu/online\0",
-    b"/proc/self/exe\0",
-    b"/dev/shm/x\0",
-    b"/dir/../../../etc/passwd\0",
-];
+impl Driver {
+    fn new(index: usize, seed: u64) -> Driver {
+        let numbers = guest::syscall::table().iter().map(|e| u64::from(e.number)).collect();
+        Driver {
+            vcpu: FakeVcpu::new(index),
+            random: Random(seed),
+            numbers,
+            calls: 0,
+            succeeded: BTreeSet::new(),
+        }
+    }
 
-/// Structures for calls to point at lie here, 256 bytes each.
-const SLOTS: u64 = 0x40_1000;
-const SLOT_COUNT: u64 = 64;
-/// Buffers.
-const BUFFERS: u64 = 0x40_8000;
+    /// Calls of this thread until the round is over, or nothing goes on.
+    fn round(&mut self, machine: &Machine, doing: &Doing) {
+        let mut idle = 0;
+        for _ in 0..ROUND {
+            let mut kernel = machine.kernel.lock().unwrap();
+            match kernel.next(&mut self.vcpu) {
+                Next::Run(tid) => {
+                    idle = 0;
+                    season(&mut kernel, tid, &mut self.random);
+                    let number = number(&self.numbers, &mut self.random);
+                    let args = arguments(&kernel, tid, number, &mut self.random);
+                    let exit = self.exit();
+                    let Some(mut regs) = kernel.task(tid).map(|t| t.regs.clone()) else { continue };
+                    let root = kernel.task(tid).and_then(|t| kernel.mms.get(t.mm)).map(|m| m.root);
+                    drop(kernel);
+                    // Guest code runs: the kernel is not locked, and its memory changes under whoever reads it.
+                    if let Some(root) = root {
+                        self.scribble(machine, root);
+                    }
+                    regs.rax = number;
+                    (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9) =
+                        (args[0], args[1], args[2], args[3], args[4], args[5]);
+                    if self.random.below(20) == 0 {
+                        regs.rsp = argument(&mut self.random);
+                    }
+                    let mut kernel = machine.kernel.lock().unwrap();
+                    if let Some(task) = kernel.task_mut(tid) {
+                        task.regs = regs;
+                    }
+                    let started = Instant::now();
+                    *doing.lock().unwrap() = Some((started, number, args));
+                    kernel.on_exit(&mut self.vcpu, tid, exit);
+                    *doing.lock().unwrap() = None;
+                    self.calls += 1;
+                    let done = kernel.task(tid).filter(|t| t.syscall.is_none());
+                    if exit == Exit::Syscall && done.is_some_and(|t| (t.regs.rax as i64) >= 0) {
+                        self.succeeded.insert(number);
+                    }
+                    let took = started.elapsed();
+                    assert!(took < ONE_CALL, "{number} {args:x?} took {took:?}");
+                }
+                Next::Idle { deadline, awaits_work, .. } => {
+                    idle += 1;
+                    kernel.take_answer();
+                    if awaits_work {
+                        kernel.push_work(b"work");
+                    }
+                    let now = machine.platform.monotonic();
+                    machine
+                        .platform
+                        .advance(deadline.map_or(1_000_000, |d| d.saturating_sub(now).min(1 << 40)));
+                    if idle > 50 {
+                        return;
+                    }
+                    drop(kernel);
+                    std::thread::yield_now();
+                }
+                Next::Exited(_) => return,
+            }
+        }
+    }
 
-fn slot(random: &mut Random) -> u64 {
-    SLOTS + 256 * random.below(SLOT_COUNT)
-}
+    fn exit(&mut self) -> Exit {
+        let random = &mut self.random;
+        match random.below(4000) {
+            0 => Exit::Exception {
+                vector: random.below(32) as u8,
+                error: random.below(32),
+                cr2: argument(random),
+            },
+            1 => Exit::Preempted,
+            2 => Exit::Illegal,
+            3 => Exit::BadMemory,
+            _ => Exit::Syscall,
+        }
+    }
 
-fn words(list: &[u64]) -> Vec<u8> {
-    list.iter().flat_map(|w| w.to_le_bytes()).collect()
-}
-
-fn open_fd(machine: &Machine, tid: Tid, random: &mut Random) -> u64 {
-    let table = machine.kernel.task(tid).and_then(|t| machine.kernel.fd_tables.get(t.files));
-    let fds: Vec<u64> = table.map(|t| t.fds.keys().map(|fd| u64::from(*fd)).collect()).unwrap_or_default();
-    if fds.is_empty() || random.below(12) == 0 { argument(random) } else { random.of(&fds) }
-}
-
-fn address(random: &mut Random) -> Vec<u8> {
-    let port = 5000 + random.below(3) as u16;
-    match random.below(6) {
-        0 => [&[1, 0, 0][..], &[b'a' + random.below(3) as u8]].concat(),
-        1 => b"\x01\0/tmp/s\0".to_vec(),
-        2 => [&[10, 0][..], &port.to_be_bytes(), &[0; 19], &[random.below(2) as u8], &[0; 4]].concat(),
-        3 => vec![0; 16],
-        _ => {
-            let ip = [127, 0, 0, 1 + random.below(2) as u8];
-            [&[2, 0][..], &port.to_be_bytes(), &ip, &[0; 8]].concat()
+    /// Changes memory that another thread's call may be reading.
+    fn scribble(&mut self, machine: &Machine, root: guest::platform::Root) {
+        for _ in 0..self.random.below(4) {
+            let va = if self.random.below(2) == 0 {
+                SLOTS + 8 * self.random.below(SLOT_COUNT * 32)
+            } else {
+                BUFFERS + 8 * self.random.below(512)
+            };
+            let value = argument(&mut self.random).to_le_bytes();
+            let writable = machine.platform.translate(root, va).filter(|(_, access)| access.write);
+            if let Some((gpa, _)) = writable {
+                let _ = machine.platform.write(gpa / PAGE_SIZE * PAGE_SIZE + va % PAGE_SIZE, &value);
+            }
         }
     }
 }
 
-/// Writes some things that system calls point at.
-fn season(machine: &mut Machine, tid: Tid, random: &mut Random) {
-    for _ in 0..3 {
-        let fds = [open_fd(machine, tid, random), open_fd(machine, tid, random)];
-        let mut at = slot(random);
-        let what = random.below(14);
-        if matches!(what, 2 | 3) {
-            // Where bind and connect look.
-            at = SLOTS + 256 * random.below(8);
-        }
-        let bytes: Vec<u8> = match what {
-            0..=1 => random.of(STRINGS).to_vec(),
-            2..=3 => address(random),
-            4 => {
-                // struct msghdr
-                let name = if random.below(2) == 0 { slot(random) } else { 0 };
-                let len = random.of(&[0, 4, 9, 16, 28, 110]);
-                let control = slot(random);
-                let room = random.of(&[0, 20, 24, 64, 256]);
-                words(&[name, len, slot(random), random.below(4), control, room, 0, 0])
-            }
-            5 => words(&[BUFFERS, random.below(9000), BUFFERS + 4096, random.below(64), slot(random), 8]),
-            6 => {
-                // SCM_RIGHTS
-                let mut b = words(&[24, 1 | 1 << 32]);
-                b.extend([fds[0] as u32, fds[1] as u32].iter().flat_map(|x| x.to_le_bytes()));
-                b
-            }
-            7 => {
-                // struct epoll_event
-                let events = (random.below(64) | random.below(16) << 28) as u32;
-                [&events.to_le_bytes()[..], &random.next().to_le_bytes()].concat()
-            }
-            8 => words(&[0, random.below(5_000_000), 0, random.below(5_000_000)]),
-            9 => words(&[fds[0] & 0xffff_ffff | random.below(64) << 32, fds[1] & 0xffff_ffff | 5 << 32]),
-            10 => words(&[random.of(&[2, 4, 8, 16, 28, 128]); 4]),
-            11 => (0..8).flat_map(|_| argument(random).to_le_bytes()).collect(),
-            12 => (0..8).flat_map(|_| random.below(5).to_le_bytes()).collect(),
-            _ => (0..32).map(|_| random.next() as u8).collect(),
-        };
-        let _ = machine.kernel.copy_out(tid, at, &bytes);
+/// The state written out and read back, and sometimes as a fork's child begins.
+fn renew(machine: &mut Machine, drivers: &mut [Driver], root: &std::path::Path) -> usize {
+    let kernel = machine.kernel.get_mut().unwrap();
+    for driver in drivers.iter_mut() {
+        kernel.save_fpu(&mut driver.vcpu);
     }
+    assert!(
+        kernel.tasks.values().all(|t| !matches!(t.state, TaskState::Running(_))),
+        "nobody runs between rounds"
+    );
+    let bytes = postcard::to_allocvec(&*kernel).expect("the state is plain data");
+    let mut again: Kernel = postcard::from_bytes(&bytes).expect("the state reads back");
+    again.platform = PlatformHandle(machine.platform.clone());
+    again.set_root_fd(std::fs::File::open(root).unwrap().into());
+    again.reissue_stdio(Stdio { work: true, ..Stdio::default() });
+    if drivers[0].random.below(3) == 0 {
+        let now = machine.platform.monotonic();
+        let args = ForkArgs { paused_at: now, now: now + 1_000_000, ..ForkArgs::default() };
+        again.after_fork(&args);
+    }
+    again.sched.set_online(drivers.len());
+    *kernel = again;
+    bytes.len()
 }
 
-fn argument(random: &mut Random) -> u64 {
-    const EDGES: &[u64] = &[
-        0,
-        1,
-        2,
-        3,
-        4,
-        7,
-        8,
-        16,
-        24,
-        32,
-        64,
-        128,
-        4095,
-        4096,
-        4097,
-        65536,
-        0x7fff_ffff,
-        0x8000_0000,
-        0xffff_ffff,
-        0x1_0000_0000,
-        u64::MAX,
-        u64::MAX - 1,
-        u64::MAX - 99,
-        u64::MAX - 4095,
-        i64::MAX as u64,
-        1 << 63,
-        TASK_SIZE,
-        TASK_SIZE - 1,
-        TASK_SIZE - 4096,
-        0x7fff_ffff_f000,
-        0xffff_8000_0000_0000,
-        1 << 47,
-        1 << 46,
-        1 << 30,
-        0x10_0000,
-    ];
-    match random.below(10) {
-        0..=2 => random.of(EDGES),
-        3..=4 => random.below(16),
-        5..=6 => slot(random),
-        7 => 0x40_0000 + PAGE_SIZE * random.below(64),
-        8 => 1 << random.below(64),
-        _ => random.next(),
-    }
+/// Memory of this process, bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE_SIZE)
 }
 
-/// Calls that make the objects that others work on.
-const MAKERS: &[u64] =
-    &[2, 22, 41, 41, 43, 53, 53, 56, 57, 85, 257, 282, 283, 288, 289, 290, 291, 293, 319, 32, 72];
-/// Calls that move bytes and wait.
-const MOVERS: &[u64] = &[
-    0, 0, 1, 1, 7, 19, 20, 40, 42, 42, 44, 44, 45, 46, 46, 47, 47, 49, 49, 50, 54, 55, 48, 51, 52, 202, 232,
-    232, 233, 233, 233, 271, 270, 281, 286, 286, 299, 307, 326, 73, 72, 16, 17, 18, 77,
-];
-/// Calls that take away what a long run needs.
-const ENDERS: &[u64] = &[
-    3, 3, 3, 11, 9, 10, 25, 33, 59, 60, 62, 160, 200, 231, 234, 292, 302, 322, 436, 14, 13, 15, 161, 109, 105,
-];
-
-fn number(numbers: &[u64], random: &mut Random) -> u64 {
-    let number = match random.below(20) {
-        0..=4 => random.of(MAKERS),
-        5..=13 => random.of(MOVERS),
-        14 => random.below(600),
-        _ => random.of(numbers),
-    };
-    if ENDERS.contains(&number) && random.below(8) != 0 {
-        return 3;
-    }
-    // exit and exit_group end the run soon enough by other ways.
-    if matches!(number, 15 | 60 | 62 | 200 | 231 | 234) && random.below(100) != 0 { 39 } else { number }
-}
-
-fn arguments(machine: &Machine, tid: Tid, number: u64, random: &mut Random) -> [u64; 6] {
-    let mut all = [0; 6];
-    let kinds = guest::syscall::entry(number).map_or(&[][..], |e| e.args);
-    for (i, arg) in all.iter_mut().enumerate() {
-        *arg = match kinds.get(i) {
-            _ if random.below(24) == 0 => argument(random),
-            Some(Arg::Fd) => open_fd(machine, tid, random),
-            Some(Arg::DirFd) if random.below(2) == 0 => 0xffff_ff9c,
-            Some(Arg::DirFd) => open_fd(machine, tid, random),
-            Some(Arg::Path | Arg::Ptr | Arg::In(_) | Arg::Out) if random.below(5) == 0 => 0,
-            Some(Arg::Path | Arg::Ptr) => slot(random),
-            Some(Arg::In(_) | Arg::Out) => BUFFERS + random.below(4) * PAGE_SIZE,
-            Some(Arg::Int | Arg::Uint) => random.of(&[0, 1, 2, 3, 8, 16, 28, 56, 128, 4096, 60_000]),
-            Some(Arg::Flags(list)) if !list.is_empty() => {
-                random.of(list).1 | (random.of(list).1 * random.below(2))
+/// Ends the process when a call does not come back: nothing else could.
+fn watch(doing: &[Doing], over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(200));
+        for d in doing {
+            let what = *d.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some((_, number, args)) = what.filter(|(since, ..)| since.elapsed() > 6 * ONE_CALL) {
+                eprintln!("call {number} {args:x?} does not come back");
+                std::process::abort();
             }
-            _ => argument(random),
-        };
-    }
-    match number {
-        41 | 53 => {
-            (all[0], all[1], all[2]) = (random.of(&[1, 1, 2, 10]), random.of(&[1, 2, 5, 0o4001, 0o4002]), 0)
         }
-        42 | 49 => (all[1], all[2]) = (SLOTS + 256 * random.below(8), random.of(&[4, 9, 16, 16, 28])),
-        43 | 288 => (all[2], all[3]) = (slot(random), 0),
-        289 => (all[0], all[2], all[3]) = (u64::MAX, 8, 0),
-        16 => all[1] = random.of(&[0x541b, 0x5411, 0x5421, 0x5401, 0x5451]),
-        78 | 217 => all[2] = random.below(512),
-        56 => (all[0], all[1]) = (random.of(&[17, 0x5_0f00, 0x5_0f00]), BUFFERS + 0x8000),
-        72 => all[1] = random.of(&[0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1033, 1034]),
-        233 => (all[1], all[2]) = (1 + random.below(3), open_fd(machine, tid, random)),
-        54 | 55 => (all[1], all[2]) = (random.of(&[0, 1, 6, 41]), random.below(40)),
-        7 | 271 | 232 | 281 => {
-            all[1] = if number == 7 || number == 271 { random.below(3) } else { slot(random) }
-        }
-        _ => {}
     }
-    all
 }
 
 #[test]
 fn arbitrary_system_calls_never_panic_the_kernel() {
     let var = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let seconds = var("COPPICE_FUZZ_SECONDS").unwrap_or(60);
+    let threads = var("COPPICE_FUZZ_THREADS").unwrap_or(2).clamp(1, 8) as usize;
     let seed = var("COPPICE_FUZZ_SEED").unwrap_or_else(|| {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
     });
-    println!("seed {seed}");
+    println!("seed {seed}, {threads} threads");
     let dir = tempfile::tempdir().unwrap();
     support::populate(dir.path());
-
-    let numbers: Vec<u64> = guest::syscall::table().iter().map(|e| u64::from(e.number)).collect();
-    let mut random = Random(seed);
+    let mut drivers: Vec<Driver> =
+        (0..threads).map(|i| Driver::new(i, seed.wrapping_add(i as u64))).collect();
+    let doing: Vec<Doing> = (0..threads).map(|_| Mutex::new(None)).collect();
+    let over = AtomicBool::new(false);
     let end = Instant::now() + Duration::from_secs(seconds);
-    let (mut calls, mut boots) = (0_u64, 0_u64);
-    let mut succeeded = BTreeSet::new();
-    let (mut most_fds, mut most_sockets) = (0, 0);
-    while Instant::now() < end {
-        let mut machine = boot(dir.path());
-        boots += 1;
-        let mut idle = 0;
-        for _ in 0..3_000 {
-            let cpu = random.below(2) as usize;
-            let started = Instant::now();
-            let mut what = (0, [0; 6]);
-            match machine.kernel.next(&mut machine.vcpus[cpu]) {
-                Next::Run(tid) => {
-                    idle = 0;
-                    season(&mut machine, tid, &mut random);
-                    let number = number(&numbers, &mut random);
-                    let exit = match random.below(4000) {
-                        0 => Exit::Exception {
-                            vector: random.below(32) as u8,
-                            error: random.below(32),
-                            cr2: argument(&mut random),
-                        },
-                        1 => Exit::Preempted,
-                        2 => Exit::Illegal,
-                        3 => Exit::BadMemory,
-                        _ => Exit::Syscall,
-                    };
-                    let args = arguments(&machine, tid, number, &mut random);
-                    what = (number, args);
-                    if let Some(task) = machine.kernel.task_mut(tid) {
-                        let r = &mut task.regs;
-                        r.rax = number;
-                        (r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9) =
-                            (args[0], args[1], args[2], args[3], args[4], args[5]);
-                        if random.below(20) == 0 {
-                            r.rsp = argument(&mut random);
-                        }
-                    }
-                    machine.kernel.on_exit(&mut machine.vcpus[cpu], tid, exit);
-                    calls += 1;
-                    if exit == Exit::Syscall
-                        && machine
-                            .kernel
-                            .task(tid)
-                            .is_some_and(|t| t.syscall.is_none() && (t.regs.rax as i64) >= 0)
-                    {
-                        succeeded.insert(number);
-                    }
-                }
-                Next::Idle { deadline, awaits_work, .. } => {
-                    idle += 1;
-                    machine.kernel.take_answer();
-                    if awaits_work {
-                        machine.kernel.push_work(b"work");
-                    }
-                    let now = machine.platform.monotonic();
-                    machine
-                        .platform
-                        .advance(deadline.map_or(1_000_000, |d| d.saturating_sub(now).min(1 << 40)));
-                    // Asleep for good: a new kernel starts.
-                    if idle > 50 {
-                        break;
-                    }
-                }
-                Next::Exited(_) => break,
+    let (mut boots, mut most_fds, mut most_sockets, mut most_state, mut most_memory) = (0_u64, 0, 0, 0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| watch(&doing, &over));
+        // A panic must end the watch too.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
             }
-            let took = started.elapsed();
-            assert!(took < Duration::from_secs(5), "{what:x?} took {took:?}");
         }
-        assert!(machine.kernel.objects.net.is_consistent());
-        most_fds = most_fds.max(machine.kernel.files.len());
-        most_sockets = most_sockets.max(machine.kernel.objects.net.sockets.len());
-    }
-    println!("{calls} calls, {boots} kernels, {} of {} succeeded once", succeeded.len(), numbers.len());
-    println!("at most {most_fds} open files and {most_sockets} sockets");
-    let never: Vec<_> = guest::syscall::table()
-        .iter()
-        .filter(|e| {
-            !succeeded.contains(&u64::from(e.number))
-                && !matches!(e.support, guest::syscall::Support::Refused(..))
-        })
-        .map(|e| e.name)
-        .collect();
-    println!("never: {never:?}");
+        let _over = Over(&over);
+        while Instant::now() < end {
+            let mut machine = boot(dir.path());
+            boots += 1;
+            for _ in 0..ROUNDS {
+                std::thread::scope(|round| {
+                    for (driver, doing) in drivers.iter_mut().zip(&doing) {
+                        let machine = &machine;
+                        round.spawn(move || driver.round(machine, doing));
+                    }
+                });
+                most_state = most_state.max(renew(&mut machine, &mut drivers, dir.path()));
+                let kernel = machine.kernel.get_mut().unwrap();
+                assert!(kernel.objects.net.is_consistent());
+                most_fds = most_fds.max(kernel.files.len());
+                most_sockets = most_sockets.max(kernel.objects.net.sockets.len());
+                most_memory = most_memory.max(resident());
+                assert!(most_memory < MOST_MEMORY, "{most_memory} bytes in this process");
+                if kernel.exited.is_some() {
+                    break;
+                }
+            }
+        }
+    });
+    let calls: u64 = drivers.iter().map(|d| d.calls).sum();
+    let succeeded: BTreeSet<u64> = drivers.iter().flat_map(|d| d.succeeded.iter().copied()).collect();
+    let refused = |e: &guest::syscall::Entry| matches!(e.support, guest::syscall::Support::Refused(..));
+    let table: Vec<_> = guest::syscall::table().iter().filter(|e| !refused(e)).collect();
+    let never: Vec<_> =
+        table.iter().filter(|e| !succeeded.contains(&u64::from(e.number))).map(|e| e.name).collect();
+    println!(
+        "{calls} calls, {boots} kernels, {} of {} entries succeeded once; never: {never:?}",
+        table.len() - never.len(),
+        table.len()
+    );
+    println!(
+        "at most {most_fds} open files, {most_sockets} sockets, {most_state} bytes of state, {} MiB in all",
+        most_memory >> 20
+    );
     assert!(calls > 1000, "only {calls} calls were made");
 }
