@@ -73,6 +73,77 @@ fn stdio_may_be_files_devices_or_closed() {
 }
 
 #[test]
+fn full_or_closed_streams_end_a_command_without_a_panic() {
+    let exe = env!("CARGO_BIN_EXE_coppice");
+    let dir = support::fresh_dir("full");
+    let handler = dir.path().join("fails.py");
+    std::fs::write(&handler, "def handler(event, context): raise ValueError(event)\n").unwrap();
+    let handler = format!("{}:handler", handler.display());
+    let commands = [
+        ("run --stats -- /bin/true".to_owned(), ">&-", "2>/dev/full", 0),
+        ("run --stats -- /bin/true".to_owned(), "", "2>&-", 0),
+        ("run --strace -- /bin/true".to_owned(), "", "2>/dev/full", 0),
+        ("run -- /nowhere".to_owned(), "", "2>/dev/full", 127),
+        ("run --rootfs /nowhere -- /bin/true".to_owned(), "", "2>/dev/full", 125),
+        ("--help".to_owned(), ">/dev/full", "", 125),
+        ("--version".to_owned(), ">/dev/full", "2>/dev/full", 125),
+        ("--no-such-option".to_owned(), "", "2>/dev/full", 2),
+        ("check".to_owned(), ">/dev/full", "2>/dev/full", 125),
+        (format!("invoke {handler}"), "", "2>/dev/full", 1),
+        (format!("invoke {handler} --json"), ">/dev/full", "2>/dev/full", 125),
+        ("demo --runs 1 --no-peers".to_owned(), ">/dev/full", "2>/dev/full", 125),
+    ];
+    for (command, out, err, status) in commands {
+        // A panic would be 101, whatever can be seen of it.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {exe} {command} {out} {err}")]);
+        let outcome = finish(&mut shell, b"", LIMIT);
+        assert_eq!(outcome.status, status, "{command} {out} {err}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    }
+    // Standard error is a pipe that nobody reads.
+    let broken = format!(
+        "{exe} run --stats -- /bin/sh -c 'exit 3' 2>&1 >/dev/null | true; exec 3>&1; \
+        status=$({{ {{ sleep 0.3; {exe} run --stats -- /bin/sh -c 'exit 3' 2>&1 >/dev/null; echo $? >&3; }} | true; }} 3>&1); echo $status"
+    );
+    let outcome = finish(Command::new("sh").args(["-c", &broken]), b"", LIMIT);
+    assert_eq!(outcome.text().trim(), "3", "{}", outcome.stderr);
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_raised_or_named() {
+    let exe = env!("CARGO_BIN_EXE_coppice");
+    let dir = support::fresh_dir("limit");
+    let handler = dir.path().join("fine.py");
+    std::fs::write(&handler, "import asyncio, sqlite3, ssl\ndef handler(event, context): return 'fine'\n")
+        .unwrap();
+    let shell = |limit: &str, command: &str| {
+        finish(
+            Command::new("sh").args(["-c", &format!("ulimit {limit} && exec {exe} {command}")]),
+            b"",
+            LIMIT,
+        )
+    };
+    let invoke = format!("invoke {}:handler", handler.display());
+    for command in [&invoke, "run -- /bin/true", "demo --runs 1 --no-peers"] {
+        let outcome = shell("-n 24", command);
+        assert_eq!(outcome.status, 125, "{command}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("raise the limit of open files to at least"), "{}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    }
+    // A soft limit is ours to raise; the least that is allowed suffices for whoever opens thousands of files.
+    for limit in ["-Sn 24", "-n 256"] {
+        let outcome = shell(limit, &invoke);
+        assert_eq!((outcome.status, outcome.text().trim()), (0, "\"fine\""), "{limit}: {}", outcome.stderr);
+        let many =
+            "for d, _, n in os.walk('/usr/lib/python3.11'): [open(d + '/' + f, 'rb').read(1) for f in n]";
+        let outcome =
+            shell(limit, &format!("run -- /usr/bin/python3 -c \"import os\n{many}\nprint('read')\""));
+        assert_eq!((outcome.status, outcome.text().trim()), (0, "read"), "{limit}: {}", outcome.stderr);
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_program_with_sigpipe() {
     let mut command = run_command(&[], "/usr/bin/yes".as_ref(), &[]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

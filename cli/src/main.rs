@@ -1,5 +1,7 @@
 //! The `coppice` command: one file per subcommand under [`commands`].
 #![forbid(unsafe_code)]
+// These panic where the stream is full or closed: `say!` and `tell!` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -12,7 +14,16 @@ macro_rules! say {
     }};
 }
 
+/// Prints a line on stderr. Nobody can be told when that fails, and it is no reason to fail.
+macro_rules! tell {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+
 mod commands;
+mod limits;
 mod mounts;
 mod peers;
 mod report;
@@ -32,15 +43,30 @@ struct Cli {
     command: commands::Command,
 }
 
+/// Prints help, the version, or what is wrong with the arguments.
+fn explain(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print();
+    if let (Err(error), 0) = (printed, answer.exit_code()) {
+        tell!("coppice: cannot write to standard output: {error}");
+        return ExitCode::from(EXIT_OWN_ERROR);
+    }
+    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(EXIT_OWN_ERROR))
+}
+
 fn main() -> ExitCode {
     // A sandbox process is this same binary in another role.
     seedtree::sandbox::run_if_asked();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return explain(&answer),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("COPPICE_LOG").unwrap_or_else(|_| "warn".into()),
         )
         .with_writer(std::io::stderr)
+        // Such an error would be printed where printing has just failed.
+        .log_internal_errors(false)
         .init();
     match cli.command.run() {
         Ok(code) => ExitCode::from(code),
@@ -53,7 +79,7 @@ fn main() -> ExitCode {
                     line.push_str(&cause);
                 }
             }
-            eprintln!("coppice: {line}");
+            tell!("coppice: {line}");
             ExitCode::from(EXIT_OWN_ERROR)
         }
     }

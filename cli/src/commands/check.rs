@@ -27,6 +27,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         }
     };
     lacks.splice(0..0, report.lacks.iter().cloned());
+    if let Err(error) = crate::limits::open_files() {
+        lacks.push(format!("open files: {error}"));
+    }
     let facts = [
         ("nested paging (EPT or NPT)", yes(report.nested_paging)),
         ("KVM_PRE_FAULT_MEMORY", yes(report.pre_fault)),

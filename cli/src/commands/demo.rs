@@ -77,7 +77,7 @@ impl Progress {
     fn step(&self, message: &str) {
         match &self.0 {
             Some(bar) => bar.set_message(message.to_owned()),
-            None => eprintln!("demo: {message}"),
+            None => tell!("demo: {message}"),
         }
     }
 }

@@ -157,10 +157,10 @@ fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> anyhow:
     }
     // Python's lines end in a line feed each, those of Node.js do not.
     for line in ["stackTrace", "trace"].iter().filter_map(|key| value[*key].as_array()).flatten() {
-        eprintln!("{}", line.as_str().unwrap_or_default().trim_end_matches('\n'));
+        tell!("{}", line.as_str().unwrap_or_default().trim_end_matches('\n'));
     }
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    eprintln!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));
+    tell!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));
     Ok(1)
 }
 

@@ -21,6 +21,9 @@ pub enum Command {
 impl Command {
     /// Runs it; the result is the exit status.
     pub fn run(self) -> anyhow::Result<u8> {
+        if !matches!(self, Command::Check(_)) {
+            crate::limits::open_files()?;
+        }
         match self {
             Command::Check(args) => check::run(&args),
             Command::Run(args) => run::run(args),

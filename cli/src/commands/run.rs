@@ -94,7 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             workdir(args.workdir, &args.rootfs).into_os_string().into_encoded_bytes(),
             tty,
         ) {
-            eprintln!("coppice: {message}");
+            tell!("coppice: {message}");
             return Ok(code);
         }
     }
@@ -130,10 +130,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     drop(raw);
     let oom = sandbox.kernel().counters.oom_kills > 0;
     if oom {
-        eprintln!(
-            "coppice: the program exceeded its memory limit of {} MiB and was killed",
-            args.memory >> 20
-        );
+        tell!("coppice: the program exceeded its memory limit of {} MiB and was killed", args.memory >> 20);
     }
     if args.json {
         crate::summary::print_json(&sandbox, status);

@@ -9,7 +9,7 @@ use crate::mm::Backing;
 use crate::num::{u64_of, us};
 use crate::platform::{Gpa, PAGE_SIZE};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Largest file in memory, bytes; the arena is smaller still.
@@ -26,15 +26,7 @@ impl Kernel {
             return Ok(fd.clone());
         }
         let path = path.clone();
-        let root = self.vfs.root_fd.clone().ok_or(Errno::EIO)?;
-        let opened = match lower::open_file(root.as_fd(), &path) {
-            Err(Errno::ENFILE) => {
-                self.vfs.close_idle_fds();
-                lower::open_file(root.as_fd(), &path)?
-            }
-            other => other?,
-        };
-        let opened = Arc::new(opened);
+        let opened = Arc::new(self.vfs.below_root(|root| lower::open_file(root, &path))?);
         self.vfs.remember_fd(id, &opened);
         Ok(opened)
     }

@@ -12,7 +12,7 @@ use crate::num::u64_of;
 use crate::platform::Gpa;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Inodes of the in-memory layer that may exist at once (ENOSPC beyond).
@@ -427,6 +427,22 @@ impl Vfs {
         if let Some(Inode { kind: Kind::Host { fd, .. }, .. }) = self.inodes.get_mut(&id) {
             *fd = Some(open.clone());
             self.host_fds.insert(id);
+        }
+    }
+
+    /// What `f` finds below the lower root; where this process has too many descriptors, a second time without the idle ones. EIO
+    /// without a root.
+    pub(super) fn below_root<T>(
+        &mut self,
+        f: impl Fn(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let root = self.root_fd.clone().ok_or(Errno::EIO)?;
+        match f(root.as_fd()) {
+            Err(Errno::ENFILE) => {
+                self.close_idle_fds();
+                f(root.as_fd())
+            }
+            other => other,
         }
     }
 

@@ -9,7 +9,6 @@ use crate::num::u64_of;
 use crate::task::{Creds, Tid};
 use linux_raw_sys::general as g;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 /// One line of a directory listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -419,10 +418,10 @@ impl Kernel {
             return self.live_list(id);
         }
         let dir = self.vfs.dir(id)?;
-        let (Some(path), Some(root), false) = (&dir.lower, &self.vfs.root_fd, dir.listed) else {
+        let (Some(path), Some(_), false) = (dir.lower.clone(), &self.vfs.root_fd, dir.listed) else {
             return Ok(());
         };
-        let lines = lower::list(root.as_fd(), path)?;
+        let lines = self.vfs.below_root(|root| lower::list(root, &path))?;
         let dir = self.vfs.dir_mut(id)?;
         for (name, ino, kind) in lines {
             if !dir.names.contains_key(&name) {

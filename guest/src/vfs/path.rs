@@ -6,7 +6,6 @@ use crate::abi::{AT_FDCWD, NAME_MAX, PATH_MAX};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::task::{Creds, Tid};
-use std::os::fd::AsFd;
 
 /// Symbolic links followed in one walk.
 const MAX_LINKS: u32 = 40;
@@ -146,9 +145,9 @@ impl Kernel {
             None if d.listed => return Ok(None),
             None => {}
         }
-        let (Some(base), Some(root)) = (&d.lower, &self.vfs.root_fd) else { return Ok(None) };
+        let (Some(base), Some(_)) = (&d.lower, &self.vfs.root_fd) else { return Ok(None) };
         let path = join(base, name);
-        match lower::stat(root.as_fd(), &path) {
+        match self.vfs.below_root(|root| lower::stat(root, &path)) {
             Ok((mut stat, link)) => {
                 if !matches!(stat.mode & super::inode::S_IFMT, super::inode::S_IFREG | super::inode::S_IFDIR)
                 {
