@@ -7,6 +7,7 @@ use crate::num::{int, low8, low16, low32, u64_of, us};
 use crate::poll::epoll::Ctl;
 use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDNORM, POLLWRNORM};
 use crate::task::{Call, Tid};
+use crate::vfs::FileKind;
 use crate::vfs::file::O_PATH;
 use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
 use std::collections::BTreeSet;
@@ -270,6 +271,9 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
     }
     let set = c.k.file_of(c.tid, int(ep))?;
     let file = c.k.file_of(c.tid, int(fd))?;
+    if matches!(c.k.open_file(file)?.kind, FileKind::Inode(_)) {
+        return Err(Errno::EPERM);
+    }
     let op = match low32(op) {
         1 => Ctl::Add(events, data),
         2 => Ctl::Del,

@@ -38,11 +38,11 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         2 => set_cloexec(c, fd, arg & 1 != 0),
         3 => ret(u64::from(f.flags)),
         4 => {
-            if low32(arg) & 0o40000 != 0 && matches!(f.kind, FileKind::Socket(_)) {
-                return Err(Errno::EINVAL);
-            }
             // O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, FASYNC
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
+            if low32(arg) & 0o40000 != 0 && !matches!(f.kind, FileKind::Inode(_) | FileKind::Pipe { .. }) {
+                return Err(Errno::EINVAL);
+            }
             set_flags(c, entry.file, may, low32(arg) & may)
         }
         5..=7 | 36..=38 => crate::syscall::lock::fcntl(c, entry.file, cmd, arg),
