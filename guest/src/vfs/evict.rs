@@ -14,7 +14,8 @@ impl Kernel {
         if self.vfs.inodes.len() < self.vfs.forget_at {
             return;
         }
-        let used: Vec<InodeId> = self.fs_contexts.iter().flat_map(|(_, f)| [f.root, f.cwd]).collect();
+        let used: std::collections::BTreeSet<InodeId> =
+            self.fs_contexts.iter().flat_map(|(_, f)| [f.root, f.cwd]).collect();
         // Those in a directory were found after it, so they come first here.
         let all: Vec<InodeId> = self.vfs.inodes.keys().rev().copied().collect();
         for id in all {

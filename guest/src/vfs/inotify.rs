@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Events that one queue holds (/proc/sys/fs/inotify/max_queued_events).
 const MAX_EVENTS: usize = 16384;
-/// Names that all queues hold together, bytes: what lies beyond is an overflow like too many events.
-const MAX_NAMES: usize = 8 << 20;
+/// Bytes that the events of all queues together take of the host's memory: what lies beyond is an overflow like too many events.
+const MAX_BYTES: usize = 8 << 20;
 /// Watches in a sandbox (max_user_watches).
 pub const MAX_WATCHES: usize = 65536;
 /// Queues in a sandbox (max_user_instances).
@@ -38,6 +38,11 @@ impl Event {
     /// Bytes that it takes in a reader's buffer.
     fn len(&self) -> usize {
         HEADER + if self.name.is_empty() { 0 } else { (self.name.len() + 1).next_multiple_of(HEADER) }
+    }
+
+    /// Bytes that it takes here.
+    fn cost(&self) -> usize {
+        size_of::<Event>() + self.name.len()
     }
 
     /// `struct inotify_event`.
@@ -82,7 +87,7 @@ pub struct Watches {
     pub queues: crate::store::Store<Inotify>,
     /// Watch descriptors by inode and queue.
     by_inode: BTreeMap<InodeId, BTreeMap<u64, i32>>,
-    names: usize,
+    bytes: usize,
     cookie: u32,
 }
 
@@ -97,13 +102,14 @@ impl Watches {
         if queue.queue.back() == Some(&event) && event.mask & g::IN_IGNORED == 0 {
             return None;
         }
-        if queue.queue.len() >= MAX_EVENTS || self.names + event.name.len() > MAX_NAMES {
+        if queue.queue.len() >= MAX_EVENTS || self.bytes + event.cost() > MAX_BYTES {
             let overflow = Event { wd: -1, mask: g::IN_Q_OVERFLOW, cookie: 0, name: Vec::new() };
             if queue.queue.back() != Some(&overflow) {
+                self.bytes += overflow.cost();
                 queue.queue.push_back(overflow);
             }
         } else {
-            self.names += event.name.len();
+            self.bytes += event.cost();
             queue.queue.push_back(event);
         }
         Some(queue.object)
@@ -173,7 +179,7 @@ impl Kernel {
     pub fn inotify_close(&mut self, id: u64) {
         let Some(queue) = self.objects.watches.queues.remove(id) else { return };
         let watches = &mut self.objects.watches;
-        watches.names -= queue.queue.iter().map(|e| e.name.len()).sum::<usize>().min(watches.names);
+        watches.bytes -= queue.queue.iter().map(Event::cost).sum::<usize>().min(watches.bytes);
         for (inode, _) in queue.watches.values() {
             if let Some(watchers) = watches.by_inode.get_mut(inode) {
                 watchers.remove(&id);
@@ -205,8 +211,8 @@ impl Kernel {
         if taken == 0 {
             return Err(Errno::EINVAL);
         }
-        let gone: usize = queue.queue.drain(..taken).map(|e| e.name.len()).sum();
-        self.objects.watches.names = self.objects.watches.names.saturating_sub(gone);
+        let gone: usize = queue.queue.drain(..taken).map(|e| e.cost()).sum();
+        self.objects.watches.bytes = self.objects.watches.bytes.saturating_sub(gone);
         let moved = self.scatter(tid, iovecs, &bytes);
         if moved < bytes.len() { Err(Errno::EFAULT) } else { Ok(Outcome::Return(u64_of(moved))) }
     }
