@@ -13,6 +13,8 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 /// AF_INET6.
 pub const AF_INET6: u16 = 10;
+/// AF_NETLINK.
+pub const AF_NETLINK: u16 = 16;
 /// Longest address that a call accepts, bytes (`sizeof(struct sockaddr_storage)`).
 pub const MAX_ADDRESS: u32 = 128;
 /// `sizeof(struct sockaddr_un)`.
@@ -27,6 +29,8 @@ pub enum Family {
     Inet,
     /// AF_INET6.
     Inet6,
+    /// AF_NETLINK, protocol NETLINK_ROUTE.
+    Netlink,
 }
 
 impl Family {
@@ -36,6 +40,7 @@ impl Family {
             Family::Unix => AF_UNIX,
             Family::Inet => AF_INET,
             Family::Inet6 => AF_INET6,
+            Family::Netlink => AF_NETLINK,
         }
     }
 }
@@ -52,6 +57,8 @@ pub enum Address {
     Abstract(Vec<u8>),
     /// Address and port.
     Ip(IpAddr, u16),
+    /// Port number and groups of a netlink socket; 0 is the kernel.
+    Netlink(u32, u32),
 }
 
 /// What a `struct sockaddr` in user memory says.
@@ -96,6 +103,16 @@ impl Address {
                     }
                 }))
             }
+            Family::Netlink => {
+                let number = |at: usize| {
+                    bytes.get(at..).and_then(|b| b.first_chunk::<4>()).map(|b| u32::from_le_bytes(*b))
+                };
+                let (Some(port), Some(groups)) = (number(4), number(8)) else { return Err(Errno::EINVAL) };
+                if kind != AF_NETLINK {
+                    return Err(Errno::EINVAL);
+                }
+                Ok(Given::Address(Address::Netlink(port, groups)))
+            }
             Family::Inet => Self::parse_inet(kind, bytes).map(Given::Address),
             Family::Inet6 => {
                 let &[_, _, p0, p1, _, _, _, _, ..] = bytes else { return Err(Errno::EINVAL) };
@@ -134,6 +151,15 @@ impl Address {
                 out.push(0);
                 out.extend(name);
             }
+            (_, Family::Netlink) => {
+                let (port, groups) = match self {
+                    Address::Netlink(port, groups) => (*port, *groups),
+                    _ => (0, 0),
+                };
+                out.extend([0; 2]);
+                out.extend(port.to_le_bytes());
+                out.extend(groups.to_le_bytes());
+            }
             (_, Family::Inet6) => {
                 let (ip, port) = match self {
                     Address::Ip(IpAddr::V6(ip), port) => (*ip, *port),
@@ -164,9 +190,10 @@ impl Address {
     }
 }
 
-/// Whether an address is one of the sandbox's own.
+/// Whether a socket can be bound to an address: one of the sandbox's own, a group, or the broadcast address.
 pub fn is_local(ip: IpAddr) -> bool {
-    ip.is_unspecified() || ip.is_loopback()
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || broadcast
 }
 
 /// The port at `index` of the ephemeral range (ip_local_port_range), wrapping.

@@ -10,25 +10,14 @@ use crate::task::Tid;
 use crate::wait::WaitKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether a socket bound to `ip` gets what is sent to `dest`.
-fn covers(s: &Socket, dest: IpAddr) -> bool {
-    let only = s.family == Family::Inet6 && s.options.is_on(SOL_IPV6, IPV6_V6ONLY);
-    match s.local {
-        Address::Ip(ip, _) if ip == dest => true,
-        Address::Ip(IpAddr::V6(ip), _) => ip.is_unspecified() && !(only && dest.is_ipv4()),
-        Address::Ip(IpAddr::V4(ip), _) => ip.is_unspecified() && dest.is_ipv4(),
-        _ => false,
-    }
-}
-
 /// Whether two sockets with the same port could both be meant by one address.
 fn overlap(a: &Socket, b: &Socket) -> bool {
     let (Address::Ip(x, _), Address::Ip(y, _)) = (&a.local, &b.local) else { return false };
-    covers(a, *y) || covers(b, *x)
+    a.covers(*y) || b.covers(*x)
 }
 
 /// The address that a connection to `dest` comes from.
-fn source_for(dest: IpAddr) -> IpAddr {
+pub(super) fn source_for(dest: IpAddr) -> IpAddr {
     match dest {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -36,7 +25,7 @@ fn source_for(dest: IpAddr) -> IpAddr {
 }
 
 impl Kernel {
-    fn port_holders(&self, stream: bool, port: u16) -> impl Iterator<Item = (u64, &Socket)> {
+    pub(super) fn port_holders(&self, stream: bool, port: u16) -> impl Iterator<Item = (u64, &Socket)> {
         let ids = self.objects.net.by_port.get(&(stream, port)).map_or(&[][..], Vec::as_slice);
         ids.iter().filter_map(|id| Some((*id, self.objects.net.sockets.get(*id)?)))
     }
@@ -110,7 +99,23 @@ impl Kernel {
         if s.local != Address::Unnamed || s.state != State::Idle {
             return Err(Errno::EINVAL);
         }
-        self.take_port(id, ip, port)
+        self.take_port(id, ip, port)?;
+        let s = self.objects.net.get_mut(id)?;
+        s.bound = s.local.clone();
+        Ok(())
+    }
+
+    /// Forgets the local address as far as bind(2) has not chosen it.
+    pub(super) fn inet_undo_autobind(&mut self, id: u64) {
+        let Some(s) = self.objects.net.sockets.get_mut(id) else { return };
+        if let Address::Ip(..) = s.bound {
+            s.local = s.bound.clone();
+        } else {
+            self.inet_release_port(id);
+            if let Some(s) = self.objects.net.sockets.get_mut(id) {
+                s.local = Address::Unnamed;
+            }
+        }
     }
 
     /// Binds an unbound socket to any port.
@@ -155,7 +160,10 @@ impl Kernel {
         if ip.is_unspecified() {
             return Ok(source_for(ip));
         }
-        if ip.is_loopback() { Ok(ip) } else { Err(Errno::ENETUNREACH) }
+        if ip.is_loopback() || (ip.is_multicast() && (s.options.device || s.options.multicast_device)) {
+            return Ok(ip);
+        }
+        Err(Errno::ENETUNREACH)
     }
 
     /// The socket that listens on (streams) or receives at (datagrams) an address; `from` prefers a datagram socket connected to it.
@@ -171,7 +179,7 @@ impl Kernel {
             } else {
                 s.state != State::Connected || s.remote == *from
             };
-            covers(s, ip) && state
+            s.covers(ip) && state
         };
         self.port_holders(stream, port)
             .filter(|(_, s)| fits(s))
@@ -294,13 +302,26 @@ impl Kernel {
 }
 
 impl Socket {
+    /// Whether it gets what is sent to `dest`, as far as its address decides.
+    pub(super) fn covers(&self, dest: IpAddr) -> bool {
+        let only = self.family == Family::Inet6 && self.options.is_on(SOL_IPV6, IPV6_V6ONLY);
+        match self.local {
+            Address::Ip(ip, _) if ip == dest => true,
+            Address::Ip(IpAddr::V6(ip), _) => ip.is_unspecified() && !(only && dest.is_ipv4()),
+            Address::Ip(IpAddr::V4(ip), _) => ip.is_unspecified() && dest.is_ipv4(),
+            _ => false,
+        }
+    }
+
     /// A copy without contents, to try names on.
     fn clone_name(&self) -> Socket {
         Socket {
             queue: Default::default(),
             ready: Default::default(),
             waiting: Default::default(),
+            groups: Default::default(),
             local: self.local.clone(),
+            bound: Address::Unnamed,
             remote: self.remote.clone(),
             options: self.options.clone(),
             ..*self

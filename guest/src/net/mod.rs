@@ -8,25 +8,36 @@
 //! sandbox as a whole ([`MAX_BUFFERED`], [`MAX_IN_FLIGHT`], [`MAX_SOCKETS`]).
 
 use crate::errno::Errno;
-use crate::kernel::Kernel;
+use crate::platform::Ns;
 use crate::store::Store;
-use crate::task::Tid;
-use crate::vfs::{FileKind, InodeId, OpenFile};
-use crate::wait::WaitKey;
+use crate::vfs::InodeId;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 pub mod addr;
+mod ancillary;
+pub mod iface;
 mod inet;
+mod life;
+mod multicast;
+mod netlink;
+mod option_table;
 pub mod options;
+mod proc;
+mod ready;
 mod receive;
 mod send;
+mod send_message;
 mod service;
+mod tcp_info;
 pub mod transfer;
 mod unix;
+mod urgent;
 
 use addr::{Address, Family};
 use options::Options;
+pub use urgent::Urgent;
 
 /// Bytes that all socket queues together may hold; sends fail with ENOBUFS beyond.
 pub const MAX_BUFFERED: usize = 64 << 20;
@@ -35,6 +46,8 @@ pub const MAX_BUFFERED: usize = 64 << 20;
 pub const MAX_IN_FLIGHT: usize = 16384;
 /// Sockets that may exist at once (ENFILE beyond).
 pub const MAX_SOCKETS: usize = 65536;
+/// Bytes of a stream up to which what is sent is put behind what waits already, instead of into a message of its own.
+const JOINED: usize = 8192;
 /// What one message costs besides its bytes.
 const OVERHEAD: usize = 64;
 /// Unread datagrams after which an AF_UNIX sender waits (/proc/sys/net/unix/max_dgram_qlen).
@@ -42,12 +55,13 @@ const MAX_QUEUE: usize = 10;
 /// Longest backlog (/proc/sys/net/core/somaxconn).
 const MAX_BACKLOG: usize = 4096;
 
-/// SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET.
+/// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW (AF_NETLINK only), SOCK_SEQPACKET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Style {
     Stream,
     Datagram,
+    Raw,
     SeqPacket,
 }
 
@@ -57,6 +71,7 @@ impl Style {
         match self {
             Style::Stream => 1,
             Style::Datagram => 2,
+            Style::Raw => 3,
             Style::SeqPacket => 5,
         }
     }
@@ -102,6 +117,21 @@ pub struct Message {
     pub cred: Cred,
     /// Files that come with it; each holds a reference.
     pub files: Vec<u64>,
+    /// When it was sent, `CLOCK_REALTIME`, ns.
+    pub stamp: Ns,
+    /// What its IP header said (UDP).
+    pub packet: Option<Packet>,
+}
+
+/// What the header of a UDP datagram says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Destination.
+    pub to: IpAddr,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// Type of service, or traffic class.
+    pub tos: u8,
 }
 
 impl Message {
@@ -126,6 +156,8 @@ pub struct Socket {
     pub state: State,
     /// What it is bound to.
     pub local: Address,
+    /// What bind(2) was given (AF_INET); `local` may have an address that a connection chose.
+    pub bound: Address,
     /// The other end's address.
     pub remote: Address,
     /// The other end (streams), or the AF_UNIX datagram socket that it sends to.
@@ -152,6 +184,10 @@ pub struct Socket {
     pub cred: Cred,
     /// SO_PEERCRED.
     pub peer_cred: Cred,
+    /// TCP's urgent byte.
+    pub urgent: Option<Urgent>,
+    /// Multicast groups that it joined on the loopback interface.
+    pub groups: BTreeSet<IpAddr>,
     /// setsockopt(2).
     pub options: Options,
 }
@@ -159,12 +195,12 @@ pub struct Socket {
 impl Socket {
     /// Whether it is AF_INET or AF_INET6.
     pub fn is_inet(&self) -> bool {
-        self.family != Family::Unix
+        matches!(self.family, Family::Inet | Family::Inet6)
     }
 
     /// Whether it needs a connection before it can send.
     pub fn is_connection(&self) -> bool {
-        self.style != Style::Datagram
+        matches!(self.style, Style::Stream | Style::SeqPacket)
     }
 
     /// Bytes that its queue counts for.
@@ -195,6 +231,8 @@ pub struct Net {
     by_name: BTreeMap<Vec<u8>, u64>,
     /// Sockets that hold a port, by (stream, port).
     by_port: BTreeMap<(bool, u16), Vec<u64>>,
+    /// AF_UNIX datagram sockets by the one that they send to.
+    senders: BTreeMap<u64, BTreeSet<u64>>,
     /// Bytes in all queues.
     buffered: usize,
     /// Files in all queues.
@@ -229,7 +267,24 @@ impl Net {
             && files == self.in_flight
             && self.doomed.is_empty()
             && self.sockets.iter().all(|(id, s)| counted(s) && joined(id, s))
+            && self.senders.values().flatten().all(|id| self.sockets.get(*id).is_some())
             && self.by_port.values().flatten().all(|id| self.sockets.get(*id).is_some())
+    }
+
+    /// Says where an AF_UNIX datagram socket sends to from now on.
+    fn set_default(&mut self, id: u64, to: Option<u64>) {
+        let Some(s) = self.sockets.get_mut(id) else { return };
+        if let Some(old) = std::mem::replace(&mut s.peer, to)
+            && let Some(senders) = self.senders.get_mut(&old)
+        {
+            senders.remove(&id);
+            if senders.is_empty() {
+                self.senders.remove(&old);
+            }
+        }
+        if let Some(to) = to {
+            self.senders.entry(to).or_default().insert(id);
+        }
     }
 
     /// Checks the limits of the sandbox before a message is queued. ENOBUFS, ETOOMANYREFS.
@@ -255,7 +310,7 @@ impl Net {
                     && message.files.is_empty()
                     && last.files.is_empty()
                     && last.cred == message.cred
-                    && last.data.len() < 32768 =>
+                    && last.data.len().saturating_add(message.data.len()) <= JOINED =>
             {
                 last.data.extend(message.data);
             }
@@ -273,297 +328,12 @@ impl Net {
         let n = if whole { first.rest().len() } else { n.min(first.rest().len()) };
         first.start = first.start.saturating_add(n);
         s.bytes = s.bytes.saturating_sub(n);
+        s.urgent = s.urgent.and_then(|u| u.after(n));
         if whole || first.rest().is_empty() {
             s.queue.pop_front();
         }
         self.buffered = self.buffered.saturating_sub(before.saturating_sub(s.charge()));
         self.in_flight = self.in_flight.saturating_sub(files.len());
         files
-    }
-}
-
-impl Kernel {
-    /// Credentials of a task as a socket shows them.
-    pub fn socket_cred(&self, tid: Tid) -> Cred {
-        self.process_of(tid).map_or(Cred::NOBODY, |p| Cred {
-            pid: p.pid,
-            uid: p.creds.euid,
-            gid: p.creds.egid,
-        })
-    }
-
-    /// Makes a socket. ENFILE.
-    pub fn socket_create(&mut self, tid: Tid, family: Family, style: Style) -> Result<u64, Errno> {
-        if self.objects.net.sockets.len() >= MAX_SOCKETS {
-            return Err(Errno::ENFILE);
-        }
-        let (object, room) = (self.new_object(), self.new_object());
-        let cred = self.socket_cred(tid);
-        Ok(self.objects.net.sockets.insert(Socket {
-            object,
-            room,
-            family,
-            style,
-            state: State::Idle,
-            local: Address::Unnamed,
-            remote: Address::Unnamed,
-            peer: None,
-            queue: VecDeque::new(),
-            bytes: 0,
-            ready: VecDeque::new(),
-            waiting: VecDeque::new(),
-            shut_read: false,
-            shut_write: false,
-            error: None,
-            in_progress: false,
-            inode: None,
-            cred,
-            peer_cred: Cred::NOBODY,
-            options: Options::default(),
-        }))
-    }
-
-    /// Makes a file for a socket, with one reference. `flags` are O_NONBLOCK or 0.
-    pub fn socket_file(&mut self, id: u64, flags: u32) -> u64 {
-        self.files.insert(OpenFile { kind: FileKind::Socket(id), flags: flags | 2, pos: 0, refs: 1 })
-    }
-
-    /// The socket behind a file. ENOTSOCK.
-    pub fn socket_of(&self, file: u64) -> Result<u64, Errno> {
-        match self.files.get(file).map(|f| &f.kind) {
-            Some(FileKind::Socket(id)) => Ok(*id),
-            _ => Err(Errno::ENOTSOCK),
-        }
-    }
-
-    /// A socket's readiness changed.
-    fn socket_wake(&mut self, id: u64) {
-        self.lambda.socket_changed(id);
-        if let Some(object) = self.objects.net.sockets.get(id).map(|s| s.object) {
-            self.wake(WaitKey::Object(object));
-        }
-    }
-
-    /// Room appeared in a socket's queues.
-    fn socket_wake_room(&mut self, id: u64) {
-        if let Some(room) = self.objects.net.sockets.get(id).map(|s| s.room) {
-            self.wake(WaitKey::Object(room));
-        }
-    }
-
-    /// Joins two sockets into a connection; who waits for one of them learns of it.
-    fn socket_join(&mut self, a: u64, b: u64) {
-        for (me, other) in [(a, b), (b, a)] {
-            if let Some(s) = self.objects.net.sockets.get_mut(me) {
-                s.peer = Some(other);
-                s.state = State::Connected;
-            }
-        }
-    }
-
-    /// listen(2). EOPNOTSUPP, EINVAL, EADDRINUSE.
-    pub fn socket_listen(&mut self, tid: Tid, id: u64, backlog: i32) -> Result<(), Errno> {
-        let s = self.objects.net.get(id)?;
-        if s.style == Style::Datagram {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if !matches!(s.state, State::Idle | State::Listening(_)) || s.peer.is_some() {
-            return Err(Errno::EINVAL);
-        }
-        if s.is_inet() {
-            self.inet_may_listen(tid, id)?;
-        } else if s.local == Address::Unnamed {
-            return Err(Errno::EINVAL);
-        }
-        let cred = self.socket_cred(tid);
-        let s = self.objects.net.get_mut(id)?;
-        // A negative backlog is a very large one, as on Linux.
-        s.state = State::Listening(usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG));
-        (s.cred, s.shut_read, s.shut_write) = (cred, false, false);
-        self.inet_admit_waiting(id);
-        Ok(())
-    }
-
-    /// Takes a connection off a listener's queue. EINVAL, EOPNOTSUPP; EAGAIN when there is none.
-    pub fn socket_accept(&mut self, id: u64) -> Result<u64, Errno> {
-        let s = self.objects.net.get_mut(id)?;
-        if s.style == Style::Datagram {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if !matches!(s.state, State::Listening(_)) {
-            return Err(Errno::EINVAL);
-        }
-        let child = s.ready.pop_front().ok_or(Errno::EAGAIN)?;
-        self.inet_admit_waiting(id);
-        self.socket_wake_room(id);
-        Ok(child)
-    }
-
-    /// A listener listens no more: what waits for it fails.
-    fn socket_stop_listening(&mut self, id: u64) {
-        let Some(s) = self.objects.net.sockets.get_mut(id) else { return };
-        s.state = State::Idle;
-        let (ready, waiting) = (std::mem::take(&mut s.ready), std::mem::take(&mut s.waiting));
-        for child in ready {
-            self.socket_destroy(child, true);
-        }
-        for other in waiting {
-            if let Some(s) = self.objects.net.sockets.get_mut(other) {
-                s.refused();
-            }
-            self.socket_wake(other);
-        }
-        self.socket_wake_room(id);
-    }
-
-    /// shutdown(2). `how` has bit 0 for reading and bit 1 for writing. ENOTCONN.
-    pub fn socket_shutdown(&mut self, id: u64, how: u32) -> Result<(), Errno> {
-        let (read, write) = (how & 1 != 0, how & 2 != 0);
-        let s = self.objects.net.get_mut(id)?;
-        if s.is_inet() {
-            match s.state {
-                State::Listening(_) if read => {
-                    self.socket_stop_listening(id);
-                    self.socket_wake(id);
-                    self.socket_release_doomed();
-                    return Ok(());
-                }
-                State::Listening(_) => return Ok(()),
-                State::Idle | State::Connecting => return Err(Errno::ENOTCONN),
-                State::Connected => {}
-            }
-        }
-        s.shut_read |= read;
-        s.shut_write |= write;
-        let (inet, connection, peer) = (s.is_inet(), s.is_connection(), s.peer);
-        if let (true, Some(other)) = (connection, peer) {
-            if let Some(o) = self.objects.net.sockets.get_mut(other) {
-                o.shut_read |= write;
-                o.shut_write |= read && !inet;
-            }
-            self.socket_wake(other);
-        }
-        self.socket_wake(id);
-        self.socket_wake_room(id);
-        Ok(())
-    }
-
-    /// The last reference to a socket's file is gone.
-    pub fn socket_close(&mut self, id: u64) {
-        if let Some(s) = self.objects.net.sockets.get(id) {
-            // A zero linger time resets the connection instead of closing it.
-            let reset = s.is_inet() && s.options.linger == (1, 0);
-            self.socket_destroy(id, reset);
-        }
-        self.socket_release_doomed();
-    }
-
-    /// Releases files of messages that nobody will read. They may be sockets with messages in turn: no recursion over them.
-    fn socket_release_doomed(&mut self) {
-        if std::mem::replace(&mut self.objects.net.draining, true) {
-            return;
-        }
-        while let Some(file) = self.objects.net.doomed.pop() {
-            self.file_unref(file);
-        }
-        self.objects.net.draining = false;
-    }
-
-    fn socket_destroy(&mut self, id: u64, reset: bool) {
-        if matches!(self.objects.net.get(id).map(|s| s.state), Ok(State::Listening(_))) {
-            self.socket_stop_listening(id);
-        }
-        self.socket_unbind(id);
-        let unread = self.objects.net.get(id).is_ok_and(|s| !s.queue.is_empty());
-        while self.objects.net.get(id).is_ok_and(|s| !s.queue.is_empty()) {
-            let files = self.objects.net.dequeue(id, 0, true);
-            self.objects.net.doomed.extend(files);
-        }
-        self.socket_wake_room(id);
-        let Some(s) = self.objects.net.sockets.remove(id) else { return };
-        if s.state == State::Connecting {
-            for (_, listener) in self.objects.net.sockets.iter_mut() {
-                listener.waiting.retain(|w| *w != id);
-            }
-        }
-        let Some(peer) = s.peer.filter(|_| s.is_connection()) else { return };
-        let Some(p) = self.objects.net.sockets.get_mut(peer) else { return };
-        p.peer = None;
-        p.shut_read = true;
-        // An AF_INET stream learns only by its next send that nobody reads any more.
-        p.shut_write |= !s.is_inet();
-        if unread || reset {
-            p.error = Some(Errno::ECONNRESET);
-            p.shut_write = true;
-            if s.is_inet() {
-                p.state = State::Idle;
-            }
-        }
-        self.socket_wake(peer);
-        self.socket_wake_room(peer);
-    }
-
-    /// Gives back a socket's name.
-    fn socket_unbind(&mut self, id: u64) {
-        self.inet_release_port(id);
-        let Some(s) = self.objects.net.sockets.get_mut(id) else { return };
-        let inode = s.inode.take();
-        if let Address::Abstract(name) = &s.local
-            && self.objects.net.by_name.get(name) == Some(&id)
-        {
-            let name = name.clone();
-            self.objects.net.by_name.remove(&name);
-        }
-        if let Some(inode) = inode {
-            self.objects.net.by_inode.remove(&inode);
-            self.inode_open_count(inode, -1);
-        }
-    }
-
-    /// Bytes that may still be sent before the other end's queue is full; 0 also where nothing can be sent.
-    fn socket_send_room(&self, s: &Socket) -> usize {
-        match s.peer.and_then(|p| self.objects.net.sockets.get(p)) {
-            Some(peer) => s.options.send_buffer.saturating_sub(peer.charge()),
-            None => s.options.send_buffer,
-        }
-    }
-
-    /// POLL* events of a socket.
-    pub fn socket_poll(&self, id: u64) -> u32 {
-        use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM};
-        let Some(s) = self.objects.net.sockets.get(id) else { return POLLERR };
-        let input = POLLIN | POLLRDNORM;
-        let output = POLLOUT | POLLWRNORM;
-        if let State::Listening(_) = s.state {
-            return if s.ready.is_empty() { 0 } else { input };
-        }
-        let mut mask = if s.error.is_some() { POLLERR } else { 0 };
-        if s.state == State::Connecting {
-            return mask;
-        }
-        let reset = s.is_connection() && s.state == State::Idle;
-        if (s.shut_read && s.shut_write) || reset {
-            mask |= POLLHUP;
-        }
-        if s.shut_read {
-            mask |= POLLRDHUP | input;
-        }
-        if !s.queue.is_empty() {
-            mask |= input;
-        }
-        let room = self.socket_send_room(s);
-        let writable = if s.is_inet() {
-            s.shut_write || !s.is_connection() || room >= s.options.send_buffer / 3
-        } else if s.is_connection() {
-            room >= s.options.send_buffer / 4 * 3
-        } else {
-            s.peer.and_then(|p| self.objects.net.sockets.get(p)).is_none_or(|p| {
-                p.charge() < s.options.send_buffer && (p.peer == Some(id) || p.queue.len() <= MAX_QUEUE)
-            })
-        };
-        if writable {
-            mask |= output;
-        }
-        mask
     }
 }

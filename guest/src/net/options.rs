@@ -1,6 +1,7 @@
 //! What setsockopt(2) sets and getsockopt(2) shows. Options that only tune a network protocol are remembered and have no effect.
 
-use super::{Socket, State};
+use super::option_table::{Rule, find};
+use super::{Socket, State, Style};
 use crate::errno::Errno;
 use crate::num::us;
 use crate::platform::Ns;
@@ -17,12 +18,24 @@ pub const SOL_TCP: u32 = 6;
 pub const SOL_UDP: u32 = 17;
 /// IPPROTO_IPV6.
 pub const SOL_IPV6: u32 = 41;
+/// SOL_NETLINK.
+pub const SOL_NETLINK: u32 = 270;
 /// SO_REUSEADDR.
 pub const SO_REUSEADDR: u32 = 2;
+/// SO_BROADCAST.
+pub const SO_BROADCAST: u32 = 6;
+/// SO_OOBINLINE.
+pub const SO_OOBINLINE: u32 = 10;
 /// SO_REUSEPORT.
 pub const SO_REUSEPORT: u32 = 15;
 /// SO_PASSCRED.
 pub const SO_PASSCRED: u32 = 16;
+/// SO_RCVLOWAT.
+pub const SO_RCVLOWAT: u32 = 18;
+/// SO_TIMESTAMP.
+pub const SO_TIMESTAMP: u32 = 29;
+/// SO_TIMESTAMPNS.
+pub const SO_TIMESTAMPNS: u32 = 35;
 /// IPV6_V6ONLY.
 pub const IPV6_V6ONLY: u32 = 26;
 
@@ -30,59 +43,8 @@ pub const IPV6_V6ONLY: u32 = 26;
 pub const DEFAULT_BUFFER: usize = 212_992;
 /// Largest value that SO_SNDBUF and SO_RCVBUF take, bytes (/proc/sys/net/core/wmem_max).
 const MAX_BUFFER: u64 = 212_992;
-
-/// Integer options: (level, name, default, is a switch).
-const KNOWN: &[(u32, u32, i32, bool)] = &[
-    (SOL_SOCKET, 1, 0, true),            // SO_DEBUG
-    (SOL_SOCKET, SO_REUSEADDR, 0, true), //
-    (SOL_SOCKET, 5, 0, true),            // SO_DONTROUTE
-    (SOL_SOCKET, 6, 0, true),            // SO_BROADCAST
-    (SOL_SOCKET, 9, 0, true),            // SO_KEEPALIVE
-    (SOL_SOCKET, 10, 0, true),           // SO_OOBINLINE
-    (SOL_SOCKET, 11, 0, true),           // SO_NO_CHECK
-    (SOL_SOCKET, 12, 0, false),          // SO_PRIORITY
-    (SOL_SOCKET, SO_REUSEPORT, 0, true), //
-    (SOL_SOCKET, SO_PASSCRED, 0, true),  //
-    (SOL_SOCKET, 18, 1, false),          // SO_RCVLOWAT
-    (SOL_SOCKET, 29, 0, true),           // SO_TIMESTAMP
-    (SOL_SOCKET, 35, 0, true),           // SO_TIMESTAMPNS
-    (SOL_SOCKET, 46, 0, false),          // SO_BUSY_POLL
-    (SOL_IP, 1, 0, false),               // IP_TOS
-    (SOL_IP, 2, 64, false),              // IP_TTL
-    (SOL_IP, 8, 0, true),                // IP_PKTINFO
-    (SOL_IP, 10, 0, false),              // IP_MTU_DISCOVER
-    (SOL_IP, 11, 0, true),               // IP_RECVERR
-    (SOL_IP, 12, 0, true),               // IP_RECVTTL
-    (SOL_IP, 13, 0, true),               // IP_RECVTOS
-    (SOL_IP, 15, 0, true),               // IP_FREEBIND
-    (SOL_IP, 24, 0, true),               // IP_BIND_ADDRESS_NO_PORT
-    (SOL_IP, 33, 1, false),              // IP_MULTICAST_TTL
-    (SOL_IP, 34, 1, true),               // IP_MULTICAST_LOOP
-    (SOL_TCP, 1, 0, true),               // TCP_NODELAY
-    (SOL_TCP, 2, 32768, false),          // TCP_MAXSEG
-    (SOL_TCP, 3, 0, true),               // TCP_CORK
-    (SOL_TCP, 4, 7200, false),           // TCP_KEEPIDLE
-    (SOL_TCP, 5, 75, false),             // TCP_KEEPINTVL
-    (SOL_TCP, 6, 9, false),              // TCP_KEEPCNT
-    (SOL_TCP, 7, 6, false),              // TCP_SYNCNT
-    (SOL_TCP, 8, 60, false),             // TCP_LINGER2
-    (SOL_TCP, 9, 0, false),              // TCP_DEFER_ACCEPT
-    (SOL_TCP, 12, 1, true),              // TCP_QUICKACK
-    (SOL_TCP, 18, 0, false),             // TCP_USER_TIMEOUT
-    (SOL_TCP, 23, 0, false),             // TCP_FASTOPEN
-    (SOL_TCP, 25, 0, false),             // TCP_NOTSENT_LOWAT
-    (SOL_TCP, 30, 0, true),              // TCP_FASTOPEN_CONNECT
-    (SOL_UDP, 1, 0, true),               // UDP_CORK
-    (SOL_IPV6, 16, -1, false),           // IPV6_UNICAST_HOPS
-    (SOL_IPV6, 18, 1, false),            // IPV6_MULTICAST_HOPS
-    (SOL_IPV6, 19, 1, true),             // IPV6_MULTICAST_LOOP
-    (SOL_IPV6, 25, 0, true),             // IPV6_RECVERR
-    (SOL_IPV6, IPV6_V6ONLY, 0, true),    //
-    (SOL_IPV6, 49, 0, true),             // IPV6_RECVPKTINFO
-    (SOL_IPV6, 51, 0, true),             // IPV6_RECVHOPLIMIT
-    (SOL_IPV6, 66, 0, true),             // IPV6_RECVTCLASS
-    (SOL_IPV6, 67, 0, false),            // IPV6_TCLASS
-];
+/// MTU of the loopback interface, bytes.
+pub const MTU: i32 = 65536;
 
 /// A socket's options.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +59,14 @@ pub struct Options {
     pub receive_timeout: Ns,
     /// SO_LINGER: on, seconds.
     pub linger: (i32, i32),
+    /// SO_BINDTODEVICE names the loopback interface.
+    pub device: bool,
+    /// IP_MULTICAST_IF or IPV6_MULTICAST_IF names the loopback interface.
+    pub multicast_device: bool,
+    /// The address that IP_MULTICAST_IF was given.
+    pub multicast_source: [u8; 4],
+    /// TCP_CONGESTION is reno, not cubic.
+    pub reno: bool,
     /// Other integers that were set, by (level, name).
     set: BTreeMap<(u32, u32), i32>,
 }
@@ -109,6 +79,10 @@ impl Default for Options {
             send_timeout: 0,
             receive_timeout: 0,
             linger: (0, 0),
+            device: false,
+            multicast_device: false,
+            multicast_source: [0; 4],
+            reno: false,
             set: BTreeMap::new(),
         }
     }
@@ -117,21 +91,22 @@ impl Default for Options {
 impl Options {
     /// An integer option's value; 0 for one that is not known.
     pub fn get(&self, level: u32, name: u32) -> i32 {
-        match self.set.get(&(level, name)) {
-            Some(x) => *x,
-            None => {
-                KNOWN.iter().find(|k| (k.0, k.1) == (level, name)).map_or(0, |(_, _, default, _)| *default)
-            }
-        }
+        let set = self.set.get(&(level, name)).copied();
+        set.unwrap_or_else(|| find(level, name).map_or(0, |k| k.default))
     }
 
     /// Whether a switch is on.
     pub fn is_on(&self, level: u32, name: u32) -> bool {
         self.get(level, name) != 0
     }
+
+    fn put(&mut self, level: u32, name: u32, value: i32) {
+        self.set.insert((level, name), value);
+    }
 }
 
-fn integer(value: &[u8]) -> Result<i32, Errno> {
+/// The first four bytes as a number. EINVAL.
+pub(super) fn integer(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk::<4>().map(|b| i32::from_le_bytes(*b)).ok_or(Errno::EINVAL)
 }
 
@@ -160,14 +135,30 @@ fn buffer(value: i32, least: usize) -> usize {
     us(asked).saturating_mul(2).max(least)
 }
 
+/// TCP_DEFER_ACCEPT as Linux keeps it: seconds rounded up to a whole number of retransmissions.
+fn deferral(seconds: i32) -> i32 {
+    let (mut step, mut sum, mut count) = (1i32, 1i32, 1);
+    while seconds > sum && count < 255 {
+        step = step.saturating_mul(2).min(120);
+        sum = sum.saturating_add(step);
+        count += 1;
+    }
+    if seconds > 0 { sum } else { 0 }
+}
+
 impl Socket {
-    /// setsockopt(2). ENOPROTOOPT, EOPNOTSUPP, EINVAL, EDOM, EPERM.
-    pub fn set_option(&mut self, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
+    /// setsockopt(2). `root`: the caller may do what needs CAP_NET_ADMIN. ENOPROTOOPT, EOPNOTSUPP, EINVAL, EDOM, EPERM, ENODEV, ENOENT,
+    /// EADDRINUSE, EADDRNOTAVAIL.
+    pub fn set_option(&mut self, level: u32, name: u32, value: &[u8], root: bool) -> Result<(), Errno> {
         self.check_level(level)?;
         match (level, name) {
-            (SOL_SOCKET, 3 | 4 | 30 | 38 | 39) => return Err(Errno::ENOPROTOOPT),
-            (SOL_SOCKET, 7 | 32) => self.options.send_buffer = buffer(integer(value)?, 4608),
-            (SOL_SOCKET, 8 | 33) => self.options.receive_buffer = buffer(integer(value)?, 2304),
+            (SOL_SOCKET, 25) => return self.bind_to_device(value),
+            (SOL_SOCKET, _) if value.len() < 4 => return Err(Errno::EINVAL),
+            (SOL_SOCKET, 7) => self.options.send_buffer = buffer(integer(value)?, 4608),
+            (SOL_SOCKET, 8) => self.options.receive_buffer = buffer(integer(value)?, 2304),
+            (SOL_SOCKET, 32 | 33) if !root => return Err(Errno::EPERM),
+            (SOL_SOCKET, 32) => self.options.send_buffer = buffer(integer(value)?.max(0), 4608),
+            (SOL_SOCKET, 33) => self.options.receive_buffer = buffer(integer(value)?.max(0), 2304),
             (SOL_SOCKET, 13) => {
                 let (on, rest) = value.split_first_chunk::<4>().ok_or(Errno::EINVAL)?;
                 let time = integer(rest)?;
@@ -175,49 +166,109 @@ impl Socket {
             }
             (SOL_SOCKET, 20 | 66) => self.options.receive_timeout = timeout(value)?,
             (SOL_SOCKET, 21 | 67) => self.options.send_timeout = timeout(value)?,
-            _ => {
-                let Some((_, _, _, switch)) = KNOWN.iter().find(|k| (k.0, k.1) == (level, name)) else {
-                    return Err(Errno::ENOPROTOOPT);
+            (SOL_SOCKET, 27) => return Err(Errno::ENOENT), // SO_DETACH_FILTER
+            (SOL_SOCKET, 42 | 60) => return Err(Errno::EOPNOTSUPP), // SO_PEEK_OFF, SO_ZEROCOPY
+            (SOL_IP | SOL_IPV6, _) if self.set_multicast(level, name, value)? => {}
+            (SOL_TCP, 13) => {
+                self.options.reno = match value.split(|b| *b == 0).next() {
+                    Some(b"reno") => true,
+                    Some(b"cubic") => false,
+                    _ => return Err(Errno::ENOENT),
                 };
-                // IP options may be given as one byte.
-                let x = match value {
-                    [b] if level == SOL_IP => i32::from(*b),
-                    _ => integer(value)?,
-                };
-                if (level, name) == (SOL_IPV6, IPV6_V6ONLY) && self.local.port() != 0 {
-                    return Err(Errno::EINVAL);
-                }
-                if level == SOL_TCP && !switch && x < 0 {
-                    return Err(Errno::EINVAL);
-                }
-                self.options.set.insert((level, name), if *switch { i32::from(x != 0) } else { x });
             }
+            (SOL_NETLINK, _) => {}
+            _ => return self.set_integer(level, name, value, root),
         }
         Ok(())
     }
 
+    fn bind_to_device(&mut self, value: &[u8]) -> Result<(), Errno> {
+        match value.split(|b| *b == 0).next() {
+            None | Some(b"") => self.options.device = false,
+            Some(b"lo") => self.options.device = true,
+            Some(_) => return Err(Errno::ENODEV),
+        }
+        Ok(())
+    }
+
+    fn set_integer(&mut self, level: u32, name: u32, value: &[u8], root: bool) -> Result<(), Errno> {
+        let Some(known) = find(level, name) else { return Err(Errno::ENOPROTOOPT) };
+        if known.rule == Rule::ReadOnly {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        let stream = self.style == Style::Stream;
+        if (level, name) == (SOL_IPV6, 18) && stream {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        // IP options may be given as one byte.
+        let x = match value {
+            [] if level == SOL_IP => 0,
+            [b, ..] if level == SOL_IP && value.len() < 4 => i32::from(*b),
+            _ => integer(value)?,
+        };
+        let was = self.options.get(level, name);
+        let kept = match known.rule {
+            Rule::Switch => i32::from(x != 0),
+            Rule::Any | Rule::ReadOnly => x,
+            Rule::Range(least, most) if (least..=most).contains(&x) => x,
+            Rule::OrDefault(..) if x == -1 => known.default,
+            Rule::OrDefault(least, most) if (least..=most).contains(&x) => x,
+            _ => return Err(Errno::EINVAL),
+        };
+        let kept = match (level, name) {
+            (SOL_SOCKET, 12) if !(0..=6).contains(&x) && !root => return Err(Errno::EPERM),
+            (SOL_SOCKET, 36) if !root => return Err(Errno::EPERM),
+            (SOL_SOCKET, SO_RCVLOWAT) if x < 0 => i32::MAX,
+            (SOL_SOCKET, SO_RCVLOWAT) => x.max(1),
+            (SOL_SOCKET, SO_TIMESTAMP | SO_TIMESTAMPNS) => {
+                self.options.put(SOL_SOCKET, SO_TIMESTAMP, 0);
+                self.options.put(SOL_SOCKET, SO_TIMESTAMPNS, 0);
+                kept
+            }
+            (SOL_IP, 1) | (SOL_IPV6, 67) => {
+                // A stream's ECN bits are its own.
+                if stream { x & 0xfc | was & 3 } else { x.max(0) & 0xff }
+            }
+            (SOL_IP, 33) if stream => return Err(Errno::EINVAL),
+            (SOL_IPV6, IPV6_V6ONLY) if self.local.port() != 0 => return Err(Errno::EINVAL),
+            (SOL_TCP, 2) if x != 0 && !(88..=32767).contains(&x) => return Err(Errno::EINVAL),
+            (SOL_TCP, 8) => match x {
+                i32::MIN..0 => -1,
+                0 => 60,
+                _ => x.min(120),
+            },
+            (SOL_TCP, 9) => deferral(x),
+            (SOL_TCP, 23 | 30) if self.state == State::Connected => return Err(Errno::EINVAL),
+            _ => kept,
+        };
+        self.options.put(level, name, kept);
+        Ok(())
+    }
+
     fn check_level(&self, level: u32) -> Result<(), Errno> {
-        use super::Style;
+        use super::addr::Family;
         let stream = self.style == Style::Stream;
         let known = match level {
             SOL_SOCKET => true,
             SOL_IP => self.is_inet(),
             SOL_TCP => self.is_inet() && stream,
             SOL_UDP => self.is_inet() && !stream,
-            SOL_IPV6 => self.family == super::addr::Family::Inet6,
+            SOL_IPV6 => self.family == Family::Inet6,
+            SOL_NETLINK => self.family == Family::Netlink,
             _ => false,
         };
-        match (known, self.is_inet()) {
+        match (known, self.family) {
             (true, _) => Ok(()),
-            (false, true) => Err(Errno::ENOPROTOOPT),
-            (false, false) => Err(Errno::EOPNOTSUPP),
+            (false, Family::Unix) => Err(Errno::EOPNOTSUPP),
+            (false, _) => Err(Errno::ENOPROTOOPT),
         }
     }
 
-    /// getsockopt(2): the value's bytes. SO_ERROR is cleared. ENOPROTOOPT, EOPNOTSUPP.
+    /// getsockopt(2): the value's bytes. SO_ERROR is cleared. ENOPROTOOPT, EOPNOTSUPP, ENOTCONN.
     pub fn option(&mut self, level: u32, name: u32) -> Result<Vec<u8>, Errno> {
         self.check_level(level)?;
         let size = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let connected = self.state == State::Connected;
         let protocol = match (self.is_inet(), self.is_connection()) {
             (false, _) => 0,
             (true, true) => 6,
@@ -236,13 +287,30 @@ impl Socket {
                 let c = self.peer_cred;
                 return Ok([c.pid.to_le_bytes(), c.uid.to_le_bytes(), c.gid.to_le_bytes()].concat());
             }
-            (SOL_SOCKET, 19) => 1, // SO_SNDLOWAT
             (SOL_SOCKET, 20 | 66) => return Ok(timeval(self.options.receive_timeout)),
             (SOL_SOCKET, 21 | 67) => return Ok(timeval(self.options.send_timeout)),
+            (SOL_SOCKET, 25) => return Ok(if self.options.device { b"lo\0".to_vec() } else { Vec::new() }),
+            (SOL_SOCKET, 28) if connected => return Ok(self.remote.to_bytes(self.family)),
+            (SOL_SOCKET, 28) => return Err(Errno::ENOTCONN),
             (SOL_SOCKET, 30) => i32::from(matches!(self.state, State::Listening(_))),
             (SOL_SOCKET, 38) => protocol,
             (SOL_SOCKET, 39) => i32::from(self.family.number()),
-            _ if KNOWN.iter().any(|k| (k.0, k.1) == (level, name)) => self.options.get(level, name),
+            (SOL_SOCKET, 57) => return Ok(self.object.to_le_bytes().to_vec()), // SO_COOKIE
+            (SOL_SOCKET, 42) => -1,
+            (SOL_SOCKET, 60) => 0,
+            (SOL_IP, 4) => return Ok(Vec::new()), // IP_OPTIONS
+            (SOL_IP, 14) | (SOL_IPV6, 24) if connected => MTU,
+            (SOL_IP, 14) | (SOL_IPV6, 24) => return Err(Errno::ENOTCONN),
+            (SOL_IP, 32) => return Ok(self.options.multicast_source.to_vec()),
+            (SOL_IPV6, 17) => i32::from(self.options.multicast_device),
+            (SOL_TCP, 2) if connected => 32768,
+            (SOL_TCP, 13) => {
+                let name: &[u8] = if self.options.reno { b"reno" } else { b"cubic" };
+                let mut bytes = name.to_vec();
+                bytes.resize(16, 0);
+                return Ok(bytes);
+            }
+            _ if find(level, name).is_some() => self.options.get(level, name),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(x.to_le_bytes().to_vec())

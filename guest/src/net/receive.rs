@@ -1,7 +1,7 @@
 //! Receiving on behalf of a task, and what taking bytes out of a queue does for who waits to send.
 
 use super::addr::{Address, Family};
-use super::options::{SO_PASSCRED, SOL_SOCKET};
+use super::options::{SO_PASSCRED, SO_RCVLOWAT, SOL_SOCKET};
 use super::transfer::{
     Attempt, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, PIECE, Progress, Received,
 };
@@ -17,6 +17,28 @@ use crate::wait::{Outcome, SysResult, WaitKey};
 /// Most that one receive moves before it returns a short count, bytes.
 const MAX_RECEIVE: u64 = 32 << 20;
 
+/// A receive that is being tried.
+struct Want<'a> {
+    tid: Tid,
+    id: u64,
+    /// User memory: (address, length).
+    iovecs: &'a [(u64, u64)],
+    /// MSG_ flags.
+    flags: u32,
+    nonblock: bool,
+    attempt: Attempt,
+}
+
+impl Want<'_> {
+    fn room(&self, most: u64) -> u64 {
+        self.iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(most)
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 impl Kernel {
     /// Receives on behalf of a task. Errors as recv(2).
     pub fn socket_receive(
@@ -27,20 +49,18 @@ impl Kernel {
         flags: u32,
     ) -> Result<Progress<Received>, Errno> {
         let id = self.socket_of(file)?;
-        let nonblock = self.open_file(file)?.flags & O_NONBLOCK != 0 || flags & MSG_DONTWAIT != 0;
+        let nonblock = flags & MSG_DONTWAIT != 0 || self.open_file(file)?.flags & O_NONBLOCK != 0;
         let s = self.objects.net.get(id)?;
         let attempt = self.socket_attempt(tid, s.options.receive_timeout);
-        if flags & MSG_OOB != 0 {
-            return Err(if s.is_inet() && s.is_connection() { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+        let want = Want { tid, id, iovecs, flags, nonblock, attempt };
+        let tcp = s.is_inet() && s.is_connection();
+        if want.has(MSG_ERRQUEUE) && s.is_inet() {
+            return Err(Errno::EAGAIN);
         }
-        if flags & MSG_ERRQUEUE != 0 {
-            return Err(if s.is_inet() { Errno::EAGAIN } else { Errno::EOPNOTSUPP });
+        if want.has(MSG_OOB) && s.family != Family::Netlink {
+            return if tcp { self.receive_urgent(&want) } else { Err(Errno::EOPNOTSUPP) };
         }
-        if s.style == Style::Stream {
-            self.receive_stream(tid, id, iovecs, flags, nonblock, &attempt)
-        } else {
-            self.receive_message(tid, id, iovecs, flags, nonblock, &attempt)
-        }
+        if s.style == Style::Stream { self.receive_stream(&want) } else { self.receive_message(&want) }
     }
 
     /// What a receive from an empty queue does: 0 bytes, an error, or (`None`) waiting.
@@ -57,34 +77,60 @@ impl Kernel {
             return Ok(Some(()));
         }
         match (s.style, s.state) {
-            (Style::Datagram, _) | (_, State::Connected | State::Connecting) => Ok(None),
+            _ if !s.is_connection() => Ok(None),
+            (_, State::Connected | State::Connecting) => Ok(None),
             (Style::Stream, _) if !s.is_inet() => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTCONN),
         }
     }
 
-    fn receive_stream(
-        &mut self,
-        tid: Tid,
-        id: u64,
-        iovecs: &[(u64, u64)],
-        flags: u32,
-        nonblock: bool,
-        attempt: &Attempt,
-    ) -> Result<Progress<Received>, Errno> {
-        let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RECEIVE);
-        let peek = flags & MSG_PEEK != 0;
+    /// TCP's urgent byte. EINVAL, EAGAIN, ENOTCONN, EFAULT.
+    fn receive_urgent(&mut self, w: &Want<'_>) -> Result<Progress<Received>, Errno> {
+        let s = self.objects.net.get_mut(w.id)?;
+        if s.state == State::Idle && s.urgent.is_none() && !s.shut_read {
+            return Err(Errno::EINVAL);
+        }
+        let byte = s.take_urgent(w.has(MSG_PEEK))?;
+        let mut got = Received { flags: MSG_OOB, ..Received::default() };
+        if w.room(1) == 0 {
+            got.flags |= MSG_TRUNC;
+        } else {
+            got.bytes = 1;
+            if !w.has(MSG_TRUNC) && self.scatter(w.tid, &window(w.iovecs, 0, 1), &[byte]) == 0 {
+                return Err(Errno::EFAULT);
+            }
+        }
+        Ok(Progress::Done(got))
+    }
+
+    fn receive_stream(&mut self, w: &Want<'_>) -> Result<Progress<Received>, Errno> {
+        let (id, total) = (w.id, w.room(MAX_RECEIVE));
+        let peek = w.has(MSG_PEEK);
+        let s = self.objects.net.get(id)?;
+        let (object, family) = (s.object, s.family);
+        let wants_cred = s.options.is_on(SOL_SOCKET, SO_PASSCRED);
+        let least = u64::try_from(s.options.get(SOL_SOCKET, SO_RCVLOWAT)).unwrap_or(1);
+        let target = if w.has(MSG_WAITALL) { total } else { least.min(total) };
         // A second look starts over: nothing was taken.
-        let mut done = if peek { 0 } else { attempt.done.min(total) };
+        let mut done = if peek { 0 } else { w.attempt.done.min(total) };
         let mut got = Received::default();
         let mut index = 0usize;
         let mut first = true;
         while done < total || first {
             let s = self.objects.net.get(id)?;
-            let (object, family) = (s.object, s.family);
-            let wants_cred = s.options.is_on(SOL_SOCKET, SO_PASSCRED);
+            let mut limit = PIECE;
+            if s.urgent.is_some() && !peek {
+                if done > 0 && s.is_at_mark() {
+                    break;
+                }
+                if s.is_at_hole() && s.bytes > 0 {
+                    self.consume_message(id, 1, false);
+                    continue;
+                }
+                limit = s.before_mark().max(1);
+            }
             let Some(m) = s.queue.get(index) else {
-                if done > 0 && (flags & MSG_WAITALL == 0 || peek) {
+                if done > 0 && done >= target {
                     break;
                 }
                 match self.empty_queue(id) {
@@ -93,29 +139,30 @@ impl Kernel {
                     Err(_) if done > 0 => break,
                     Err(e) => return Err(e),
                 }
-                if nonblock || attempt.timed_out {
+                if w.nonblock || w.attempt.timed_out {
                     if done > 0 {
                         break;
                     }
                     return Err(Errno::EAGAIN);
                 }
-                return Ok(attempt.sleep(WaitKey::Object(object), done));
+                return Ok(w.attempt.sleep(WaitKey::Object(object), if peek { 0 } else { done }));
             };
             // Bytes with descriptors begin a receive of their own; so do another sender's, for who wants to know.
             let other = wants_cred && got.cred.is_some_and(|c| c != m.cred);
             if done > 0 && (!m.files.is_empty() || other) {
                 break;
             }
-            let want = us(total - done).min(PIECE);
-            let bytes = m.rest().get(..want.min(m.rest().len())).unwrap_or_default().to_vec();
-            let (cred, from, rest) = (m.cred, m.from.clone(), m.rest().len());
-            let n = if flags & MSG_TRUNC != 0 && family != Family::Unix {
-                bytes.len() // TCP drops instead of copying.
+            let want = us(total - done).min(limit).min(m.rest().len());
+            let (cred, rest) = (m.cred, m.rest().len());
+            if family == Family::Unix && m.from != Address::Unnamed && got.from.is_none() {
+                got.from = Some(m.from.to_bytes(family));
+            }
+            let n = if w.has(MSG_TRUNC) && family != Family::Unix {
+                want // TCP drops instead of copying.
             } else {
-                let to = window(iovecs, done, u64_of(bytes.len()));
-                self.scatter(tid, &to, &bytes)
+                self.scatter_message(w, index, done, want)
             };
-            if n == 0 && !bytes.is_empty() {
+            if n == 0 && want > 0 {
                 if done > 0 {
                     break;
                 }
@@ -123,9 +170,6 @@ impl Kernel {
             }
             first = false;
             got.cred = wants_cred.then_some(cred);
-            if family == Family::Unix && from != Address::Unnamed {
-                got.from = Some(from.to_bytes(family));
-            }
             done = done.saturating_add(u64_of(n));
             if peek {
                 let files: Vec<u64> =
@@ -138,7 +182,7 @@ impl Kernel {
                 let files = self.consume_message(id, n, false);
                 got.files.extend(files);
             }
-            if !got.files.is_empty() || n < bytes.len() || (peek && n < rest) {
+            if !got.files.is_empty() || n < want || (peek && n < rest) {
                 break;
             }
             index = if peek { index.saturating_add(1) } else { 0 };
@@ -147,64 +191,75 @@ impl Kernel {
         Ok(Progress::Done(got))
     }
 
-    fn receive_message(
-        &mut self,
-        tid: Tid,
-        id: u64,
-        iovecs: &[(u64, u64)],
-        flags: u32,
-        nonblock: bool,
-        attempt: &Attempt,
-    ) -> Result<Progress<Received>, Errno> {
-        let s = self.objects.net.get(id)?;
-        let (object, family, style) = (s.object, s.family, s.style);
-        if style == Style::SeqPacket && s.state != State::Connected {
+    /// Copies `n` bytes of the rest of a message of the queue to user memory, behind `done` bytes; returns how many went.
+    fn scatter_message(&mut self, w: &Want<'_>, index: usize, done: u64, n: usize) -> usize {
+        let Some(m) = self.objects.net.sockets.get_mut(w.id).and_then(|s| s.queue.get_mut(index)) else {
+            return 0;
+        };
+        // Lent for the length of the copy.
+        let (data, start) = (std::mem::take(&mut m.data), m.start);
+        let part = data.get(start..).and_then(|d| d.get(..n)).unwrap_or_default();
+        let moved = self.scatter(w.tid, &window(w.iovecs, done, u64_of(n)), part);
+        if let Some(m) = self.objects.net.sockets.get_mut(w.id).and_then(|s| s.queue.get_mut(index)) {
+            m.data = data;
+        }
+        moved
+    }
+
+    fn receive_message(&mut self, w: &Want<'_>) -> Result<Progress<Received>, Errno> {
+        let id = w.id;
+        let s = self.objects.net.get_mut(id)?;
+        let (object, family) = (s.object, s.family);
+        if s.style == Style::SeqPacket && s.state != State::Connected {
             return Err(Errno::ENOTCONN);
+        }
+        if let Some(e) = s.error.take() {
+            return Err(e);
         }
         let wants_cred = s.options.is_on(SOL_SOCKET, SO_PASSCRED);
         let Some(m) = s.queue.front() else {
             if self.empty_queue(id)?.is_some() {
                 return Ok(Progress::Done(Received::default()));
             }
-            if nonblock || attempt.timed_out {
+            if w.nonblock || w.attempt.timed_out {
                 return Err(Errno::EAGAIN);
             }
-            return Ok(attempt.sleep(WaitKey::Object(object), 0));
+            return Ok(w.attempt.sleep(WaitKey::Object(object), 0));
         };
-        let room = us(iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT));
-        let (data, cred, from) = (m.data.clone(), m.cred, m.from.clone());
+        let room = us(w.room(MAX_RW_COUNT));
+        let (length, cred) = (m.data.len(), m.cred);
+        let from = match (family, &m.from) {
+            (Family::Unix, Address::Unnamed) => None,
+            (_, from) => Some(from.to_bytes(family)),
+        };
         let mut files = m.files.clone();
-        let part = data.get(..room.min(data.len())).unwrap_or_default();
-        let moved = self.scatter(tid, iovecs, part);
-        if flags & MSG_PEEK != 0 {
+        let controls = s.shown_controls(m);
+        let want = room.min(length);
+        let moved = self.scatter_message(w, 0, 0, want);
+        if w.has(MSG_PEEK) {
             for file in &files {
                 self.file_ref(*file);
             }
         } else {
             files = self.consume_message(id, 0, true);
         }
-        if moved < part.len() {
+        if moved < want {
             for file in files {
                 self.file_unref(file);
             }
             return Err(Errno::EFAULT);
         }
-        let truncated = data.len() > room;
-        let bytes = if flags & MSG_TRUNC != 0 { data.len() } else { moved };
-        let shown = if truncated { MSG_TRUNC } else { 0 };
-        let from = match (family, &from) {
-            (Family::Unix, Address::Unnamed) => None,
-            _ => Some(from.to_bytes(family)),
-        };
+        let bytes = u64_of(if w.has(MSG_TRUNC) { length } else { moved });
+        let flags = if length > room { MSG_TRUNC } else { 0 };
         let cred = wants_cred.then_some(cred);
-        Ok(Progress::Done(Received { bytes: u64_of(bytes), from, cred, files, flags: shown }))
+        Ok(Progress::Done(Received { bytes, from, cred, files, controls, flags }))
     }
 
     /// Takes bytes (or, `whole`, a message) that were received, and wakes senders that have room now.
     pub(super) fn consume_message(&mut self, id: u64, n: usize, whole: bool) -> Vec<u64> {
         let Ok(s) = self.objects.net.get(id) else { return Vec::new() };
         let (peer, room) = (s.peer, s.room);
-        let datagrams = !s.is_connection() && !s.is_inet();
+        let datagrams = !s.is_connection() && s.family == Family::Unix;
         let writable = |k: &Kernel| peer.is_some_and(|p| k.socket_poll(p) & POLLOUT != 0);
         let was_writable = writable(self);
         let files = self.objects.net.dequeue(id, n, whole);
@@ -217,7 +272,7 @@ impl Kernel {
         if datagrams {
             self.wake(WaitKey::Object(room));
             let senders: Vec<u64> =
-                self.objects.net.sockets.iter().filter(|(_, s)| s.peer == Some(id)).map(|(n, _)| n).collect();
+                self.objects.net.senders.get(&id).into_iter().flatten().copied().collect();
             for sender in senders {
                 self.socket_wake(sender);
             }

@@ -22,7 +22,8 @@ impl Kernel {
         if n > 0 {
             self.objects.net.admit(n, 0)?;
             let cred = self.socket_cred(0);
-            let message = Message { data, start: 0, from: Address::Unnamed, cred, files: Vec::new() };
+            let (from, files) = (Address::Unnamed, Vec::new());
+            let message = Message { data, start: 0, from, cred, files, stamp: 0, packet: None };
             self.objects.net.enqueue(peer, message, true);
             self.socket_wake(peer);
         }

@@ -8,6 +8,7 @@ use crate::num::u64_of;
 use crate::platform::Ns;
 use crate::task::Tid;
 use crate::wait::{Block, Cause, Outcome, Restart, WaitKey};
+use std::net::IpAddr;
 
 /// MSG_PEEK.
 pub const MSG_PEEK: u32 = 2;
@@ -23,7 +24,7 @@ pub const MSG_WAITALL: u32 = 0x100;
 pub const MSG_NOSIGNAL: u32 = 0x4000;
 /// MSG_ERRQUEUE: errors are never queued.
 pub const MSG_ERRQUEUE: u32 = 0x2000;
-/// MSG_OOB, which no socket here has.
+/// MSG_OOB: TCP's urgent byte.
 pub const MSG_OOB: u32 = 1;
 
 /// Bytes of a stream moved at a time.
@@ -80,6 +81,25 @@ pub struct Outgoing {
     pub files: Vec<u64>,
     /// SCM_CREDENTIALS, checked.
     pub cred: Option<Cred>,
+    /// IP_TTL or IPV6_HOPLIMIT for this datagram.
+    pub ttl: Option<u8>,
+    /// IP_TOS or IPV6_TCLASS for this datagram.
+    pub tos: Option<u8>,
+    /// Source address that IP_PKTINFO or IPV6_PKTINFO asks for.
+    pub source: Option<IpAddr>,
+    /// The loopback interface was named by IP_PKTINFO or IPV6_PKTINFO.
+    pub device: bool,
+}
+
+/// One control message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// cmsg_level.
+    pub level: u32,
+    /// cmsg_type.
+    pub kind: u32,
+    /// What follows the header.
+    pub data: Vec<u8>,
 }
 
 /// What recvmsg(2) got.
@@ -93,6 +113,8 @@ pub struct Received {
     pub cred: Option<Cred>,
     /// SCM_RIGHTS: each holds a reference that is the caller's now.
     pub files: Vec<u64>,
+    /// Other control messages.
+    pub controls: Vec<Control>,
     /// MSG_ flags to show.
     pub flags: u32,
 }
@@ -112,8 +134,9 @@ impl Kernel {
         let s = self.objects.net.get(id)?;
         match (s.state, s.style) {
             (State::Listening(_), _) => Err(Errno::EINVAL),
-            (_, Style::Datagram) => Ok(s.queue.front().map_or(0, |m| u64_of(m.rest().len()))),
-            _ => Ok(u64_of(s.bytes)),
+            (_, Style::Stream) => Ok(u64_of(s.readable())),
+            (_, Style::SeqPacket) => Ok(u64_of(s.bytes)),
+            _ => Ok(s.queue.front().map_or(0, |m| u64_of(m.rest().len()))),
         }
     }
 
@@ -148,6 +171,7 @@ impl Kernel {
             (Family::Unix, Given::Address(address)) => self.unix_bind(tid, id, address),
             (Family::Unix, Given::Unspecified) => Err(Errno::EINVAL),
             (_, Given::Address(Address::Ip(ip, port))) => self.inet_bind(tid, id, ip, port),
+            (_, Given::Address(Address::Netlink(port, groups))) => self.netlink_bind(tid, id, port, groups),
             _ => Err(Errno::EAFNOSUPPORT),
         }
     }
@@ -172,6 +196,14 @@ impl Kernel {
                 self.unix_set_default(tid, id, &a).map(Progress::Done)
             }
             (Family::Unix, _, Given::Address(a)) => self.unix_connect(tid, id, &a, nonblock, &attempt),
+            (Family::Netlink, _, Given::Unspecified) => {
+                self.objects.net.get_mut(id)?.remote = Address::Unnamed;
+                Ok(Progress::Done(()))
+            }
+            (Family::Netlink, _, Given::Address(a)) => {
+                self.objects.net.get_mut(id)?.remote = a;
+                Ok(Progress::Done(()))
+            }
             (_, Style::Datagram, Given::Address(Address::Ip(ip, port))) => {
                 self.inet_set_default(id, (ip, port)).map(Progress::Done)
             }
@@ -186,7 +218,13 @@ impl Kernel {
     fn socket_disconnect(&mut self, id: u64) -> Result<(), Errno> {
         let s = self.objects.net.get_mut(id)?;
         if !s.is_connection() {
-            (s.state, s.peer, s.remote) = (State::Idle, None, Address::Unnamed);
+            let inet = s.is_inet();
+            (s.state, s.remote) = (State::Idle, Address::Unnamed);
+            if inet {
+                self.inet_undo_autobind(id);
+            } else {
+                self.objects.net.set_default(id, None);
+            }
             self.socket_wake(id);
             return Ok(());
         }

@@ -134,7 +134,8 @@ impl Kernel {
         }
         let remote = t.local.clone();
         let s = self.objects.net.get_mut(id)?;
-        (s.state, s.remote, s.peer) = (State::Connected, remote, Some(target));
+        (s.state, s.remote) = (State::Connected, remote);
+        self.objects.net.set_default(id, Some(target));
         self.socket_wake(id);
         Ok(())
     }

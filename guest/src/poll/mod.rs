@@ -15,6 +15,8 @@ use epoll::EpollSet;
 /// poll(2).
 pub const POLLIN: u32 = 1;
 /// poll(2).
+pub const POLLPRI: u32 = 2;
+/// poll(2).
 pub const POLLOUT: u32 = 4;
 /// poll(2).
 pub const POLLERR: u32 = 8;

@@ -111,6 +111,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             let end = c.k.tty_end(id)?;
             crate::tty::ioctl::ioctl(c, end, request, arg)
         }
+        request if let FileKind::Socket(id) = f.kind => crate::syscall::net::ioctl::request(c, id, request, arg),
         0x541b => {
             let n = match f.kind {
                 FileKind::Pipe { pipe, .. } => {
@@ -119,17 +120,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
                 FileKind::Inotify(id) => c.k.objects.watches.queues.get(id).map_or(0, |q| q.pending()),
-                FileKind::Socket(id) => c.k.socket_pending(id)?,
                 _ => return Err(Errno::ENOTTY),
-            };
-            c.k.put_u32(c.tid, arg, low32(n))?;
-            ret(0)
-        }
-        0x5411 | 0x8905 if matches!(f.kind, FileKind::Socket(_)) => {
-            // SIOCOUTQ; SIOCATMARK: there is no urgent data.
-            let n = match f.kind {
-                FileKind::Socket(id) if low32(request) == 0x5411 => c.k.socket_unsent(id)?,
-                _ => 0,
             };
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)
