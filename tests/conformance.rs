@@ -136,6 +136,18 @@ fn pipes() {
 #[test]
 fn remote() {
     family("remote", 188, &[]);
+fn unix_sockets() {
+    family("unix_sockets", 603, &[]);
+}
+
+#[test]
+fn tcp() {
+    family("tcp", 871, &[]);
+}
+
+#[test]
+fn epoll() {
+    family("epoll", 300, &[]);
 }
 
 #[test]

@@ -180,7 +180,8 @@ fn a_port_that_nobody_listens_on_refuses_and_other_hosts_are_unreachable() {
     assert_eq!(m.option(fd, 1, 4), 0);
     let fd = m.ok(SOCKET, &[2, DGRAM, 0]);
     assert_eq!(m.with_addr(BIND, fd, &v4([8, 8, 8, 8], 53)), err(Errno::EADDRNOTAVAIL));
-    assert_eq!(m.call(SOCKET, &[16, 3, 0]), err(Errno::EAFNOSUPPORT));
+    assert_eq!(m.call(SOCKET, &[17, 3, 0]), err(Errno::EAFNOSUPPORT));
+    assert_eq!(m.call(SOCKET, &[16, 3, 4]), err(Errno::EPROTONOSUPPORT));
     assert_eq!(m.call(SOCKET, &[2, 99, 0]), err(Errno::EINVAL));
     assert_eq!(m.call(SOCKET, &[2, 1, 17]), err(Errno::EPROTONOSUPPORT));
 }

@@ -55,9 +55,9 @@ pub fn request(request: u32, ifreq: &[u8; REQUEST], root: bool) -> Result<Option
         0x8913..=0x8927 | 0x8929 | 0x8933 | 0x8942 | 0x8943 | 0x8946 | 0x8970 if !known => {
             return Err(Errno::ENODEV);
         }
-        0x8913 => FLAGS.to_le_bytes().to_vec(),                            // SIOCGIFFLAGS
-        0x8914 if !root => return Err(Errno::EPERM),                       // SIOCSIFFLAGS
-        0x8914 if rest.first().is_some_and(|b| b & 1 != 0) => Vec::new(),  // it is up and stays so
+        0x8913 => FLAGS.to_le_bytes().to_vec(),      // SIOCGIFFLAGS
+        0x8914 if !root => return Err(Errno::EPERM), // SIOCSIFFLAGS
+        0x8914 if rest.first().is_some_and(|b| b & 1 != 0) => Vec::new(), // it is up and stays so
         0x8914 => return Err(Errno::EPERM),
         0x8915 | 0x8917 => address([127, 0, 0, 1]), // SIOCGIFADDR, SIOCGIFDSTADDR
         0x8919 => address([0, 0, 0, 0]),            // SIOCGIFBRDADDR
@@ -69,9 +69,9 @@ pub fn request(request: u32, ifreq: &[u8; REQUEST], root: bool) -> Result<Option
             bytes.resize(16, 0);
             bytes
         }
-        0x8933 => 1i32.to_le_bytes().to_vec(), // SIOCGIFINDEX
-        0x8942 => QUEUE.to_le_bytes().to_vec(), // SIOCGIFTXQLEN
-        0x8970 => vec![0; 24],                 // SIOCGIFMAP
+        0x8933 => 1i32.to_le_bytes().to_vec(),   // SIOCGIFINDEX
+        0x8942 => QUEUE.to_le_bytes().to_vec(),  // SIOCGIFTXQLEN
+        0x8970 => vec![0; 24],                   // SIOCGIFMAP
         0x8946 => return Err(Errno::EOPNOTSUPP), // SIOCETHTOOL
         0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8923 | 0x8924 | 0x8943 => {
             return Err(Errno::EPERM);

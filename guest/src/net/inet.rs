@@ -10,6 +10,11 @@ use crate::task::Tid;
 use crate::wait::WaitKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Whether an address means something only on an interface that is named: IPv6's link-local ones.
+fn needs_interface(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if matches!(ip.octets(), [0xfe, 0x80..=0xbf, ..] | [0xff, 0x02 | 0x12, ..]))
+}
+
 /// Whether two sockets with the same port could both be meant by one address.
 fn overlap(a: &Socket, b: &Socket) -> bool {
     let (Address::Ip(x, _), Address::Ip(y, _)) = (&a.local, &b.local) else { return false };
@@ -90,6 +95,11 @@ impl Kernel {
         if s.family == Family::Inet6 && ip.is_ipv4() && s.options.is_on(SOL_IPV6, IPV6_V6ONLY) {
             return Err(Errno::EINVAL);
         }
+        if needs_interface(ip) && !s.options.device
+            || (ip.is_multicast() && ip.is_ipv6() && s.is_connection())
+        {
+            return Err(Errno::EINVAL);
+        }
         if !is_local(ip) {
             return Err(Errno::EADDRNOTAVAIL);
         }
@@ -153,6 +163,9 @@ impl Kernel {
         let s = self.objects.net.get(id)?;
         let only = s.family == Family::Inet6 && s.options.is_on(SOL_IPV6, IPV6_V6ONLY);
         // The unspecified address means this host; a bound address decides between IPv4 and IPv6.
+        if needs_interface(ip) && !ip.is_multicast() && !s.options.device && s.is_connection() {
+            return Err(Errno::EINVAL);
+        }
         let mixed = matches!(&s.local, Address::Ip(from, _) if !from.is_unspecified() && from.is_ipv4() != ip.is_ipv4());
         if (only && ip.is_ipv4()) || mixed {
             return Err(Errno::ENETUNREACH);
@@ -210,6 +223,8 @@ impl Kernel {
             State::Connecting if nonblock => return Err(Errno::EALREADY),
             State::Connecting => return Ok(attempt.sleep(WaitKey::Object(object), 0)),
             State::Idle if std::mem::take(&mut s.in_progress) => {
+                // Who was told of the failure has a socket as good as new.
+                (s.shut_read, s.shut_write) = (false, false);
                 return Err(s.error.take().unwrap_or(Errno::ECONNABORTED));
             }
             State::Idle => {}
@@ -217,13 +232,14 @@ impl Kernel {
         let ip = self.inet_bind_towards(id, dest.0)?;
         let s = self.objects.net.get_mut(id)?;
         s.remote = Address::Ip(ip, dest.1);
-        (s.error, s.shut_read, s.shut_write) = (None, false, false);
+        s.error = None;
         s.in_progress = nonblock;
         let Some(listener) = self.inet_target(true, ip, dest.1, &Address::Unnamed) else {
             let s = self.objects.net.get_mut(id)?;
             s.refused();
             if !nonblock {
-                s.error = None;
+                (s.error, s.shut_read, s.shut_write) = (None, false, false);
+                self.inet_undo_autobind(id);
                 return Err(Errno::ECONNREFUSED);
             }
             self.socket_wake(id);

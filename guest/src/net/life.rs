@@ -163,7 +163,14 @@ impl Kernel {
                     return Ok(());
                 }
                 State::Listening(_) => return Ok(()),
-                State::Idle | State::Connecting => return Err(Errno::ENOTCONN),
+                State::Idle => {
+                    // Nobody is there, and yet it is shut for who polls it.
+                    s.shut_read |= read;
+                    s.shut_write |= write;
+                    self.socket_wake(id);
+                    return Err(Errno::ENOTCONN);
+                }
+                State::Connecting => return Err(Errno::ENOTCONN),
                 State::Connected => {}
             }
         }
@@ -246,11 +253,11 @@ impl Kernel {
         self.inet_release_port(id);
         let Some(s) = self.objects.net.sockets.get_mut(id) else { return };
         let inode = s.inode.take();
-        if let Address::Abstract(name) = &s.local
-            && self.objects.net.by_name.get(name) == Some(&id)
-        {
-            let name = name.clone();
-            self.objects.net.by_name.remove(&name);
+        if let Address::Abstract(name) = &s.local {
+            let name = (s.style.number(), name.clone());
+            if self.objects.net.by_name.get(&name) == Some(&id) {
+                self.objects.net.by_name.remove(&name);
+            }
         }
         if let Some(inode) = inode {
             self.objects.net.by_inode.remove(&inode);

@@ -24,7 +24,7 @@ mod multicast;
 mod netlink;
 mod option_table;
 pub mod options;
-mod proc;
+pub mod proc;
 mod ready;
 mod receive;
 mod send;
@@ -227,8 +227,8 @@ pub struct Net {
     pub sockets: Store<Socket>,
     /// Sockets bound to an inode.
     by_inode: BTreeMap<InodeId, u64>,
-    /// Sockets bound to an abstract name.
-    by_name: BTreeMap<Vec<u8>, u64>,
+    /// Sockets bound to an abstract name, by SOCK_ number and name.
+    by_name: BTreeMap<(i32, Vec<u8>), u64>,
     /// Sockets that hold a port, by (stream, port).
     by_port: BTreeMap<(bool, u16), Vec<u64>>,
     /// AF_UNIX datagram sockets by the one that they send to.

@@ -57,7 +57,9 @@ impl Socket {
                 if name == 35 && !group.is_multicast() {
                     return Err(Errno::EINVAL);
                 }
-                self.membership(IpAddr::V4(group), name == 35, || names_loopback(index, address, Errno::ENODEV))?;
+                self.membership(IpAddr::V4(group), name == 35, || {
+                    names_loopback(index, address, Errno::ENODEV)
+                })?;
             }
             (SOL_IPV6, 17) => {
                 let index = integer(value)?;

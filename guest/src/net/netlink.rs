@@ -196,9 +196,7 @@ fn single(r: &Request<'_>) -> Result<(u16, Vec<u8>), Errno> {
                 None => None,
             };
             match to {
-                Some(ip @ IpAddr::V4(_)) if ip.is_loopback() => {
-                    Ok((RTM_NEWROUTE, route(ip, 32, 255, 0, 2)))
-                }
+                Some(ip @ IpAddr::V4(_)) if ip.is_loopback() => Ok((RTM_NEWROUTE, route(ip, 32, 255, 0, 2))),
                 Some(ip) if ip.is_loopback() => Ok((RTM_NEWROUTE, route(ip, 128, 255, 0, 2))),
                 Some(_) => Err(Errno::ENETUNREACH),
                 None => Err(Errno::EINVAL),
@@ -277,9 +275,11 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let taken = |k: &Kernel, port: u32| {
-            k.objects.net.sockets.iter().any(|(other, s)| {
-                other != id && matches!(s.local, Address::Netlink(p, _) if p == port)
-            })
+            k.objects
+                .net
+                .sockets
+                .iter()
+                .any(|(other, s)| other != id && matches!(s.local, Address::Netlink(p, _) if p == port))
         };
         let mut chosen = if port == 0 { now } else { port };
         if chosen == 0 {

@@ -43,6 +43,8 @@ pub const IPV6_V6ONLY: u32 = 26;
 pub const DEFAULT_BUFFER: usize = 212_992;
 /// Largest value that SO_SNDBUF and SO_RCVBUF take, bytes (/proc/sys/net/core/wmem_max).
 const MAX_BUFFER: u64 = 212_992;
+/// Half of TCP's largest receive buffer (/proc/sys/net/ipv4/tcp_rmem), bytes.
+const HALF_WINDOW: i32 = 3_145_728;
 /// MTU of the loopback interface, bytes.
 pub const MTU: i32 = 65536;
 
@@ -218,6 +220,10 @@ impl Socket {
         let kept = match (level, name) {
             (SOL_SOCKET, 12) if !(0..=6).contains(&x) && !root => return Err(Errno::EPERM),
             (SOL_SOCKET, 36) if !root => return Err(Errno::EPERM),
+            // TCP cannot be asked for more than half of its largest window.
+            (SOL_SOCKET, SO_RCVLOWAT) if self.is_inet() && stream && !(0..=HALF_WINDOW).contains(&x) => {
+                HALF_WINDOW
+            }
             (SOL_SOCKET, SO_RCVLOWAT) if x < 0 => i32::MAX,
             (SOL_SOCKET, SO_RCVLOWAT) => x.max(1),
             (SOL_SOCKET, SO_TIMESTAMP | SO_TIMESTAMPNS) => {
@@ -227,7 +233,7 @@ impl Socket {
             }
             (SOL_IP, 1) | (SOL_IPV6, 67) => {
                 // A stream's ECN bits are its own.
-                if stream { x & 0xfc | was & 3 } else { x.max(0) & 0xff }
+                if stream { kept & 0xfc | was & 3 } else { kept & 0xff }
             }
             (SOL_IP, 33) if stream => return Err(Errno::EINVAL),
             (SOL_IPV6, IPV6_V6ONLY) if self.local.port() != 0 => return Err(Errno::EINVAL),
@@ -266,7 +272,8 @@ impl Socket {
 
     /// getsockopt(2): the value's bytes. SO_ERROR is cleared. ENOPROTOOPT, EOPNOTSUPP, ENOTCONN.
     pub fn option(&mut self, level: u32, name: u32) -> Result<Vec<u8>, Errno> {
-        self.check_level(level)?;
+        self.check_level(level)
+            .map_err(|e| if self.family == super::addr::Family::Inet { Errno::EOPNOTSUPP } else { e })?;
         let size = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let connected = self.state == State::Connected;
         let protocol = match (self.is_inet(), self.is_connection()) {
@@ -304,6 +311,7 @@ impl Socket {
             (SOL_IP, 32) => return Ok(self.options.multicast_source.to_vec()),
             (SOL_IPV6, 17) => i32::from(self.options.multicast_device),
             (SOL_TCP, 2) if connected => 32768,
+            (SOL_TCP, 2) if self.options.get(SOL_TCP, 2) == 0 => 536,
             (SOL_TCP, 13) => {
                 let name: &[u8] = if self.options.reno { b"reno" } else { b"cubic" };
                 let mut bytes = name.to_vec();

@@ -214,7 +214,8 @@ impl Kernel {
 
     fn netlink_table(&self) -> String {
         let mut text =
-            "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n".to_owned();
+            "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
+                .to_owned();
         for (id, s) in self.objects.net.sockets.iter() {
             if let (Family::Netlink, Address::Netlink(pid, groups)) = (s.family, &s.local) {
                 let _ = writeln!(
@@ -244,9 +245,10 @@ impl Kernel {
     }
 
     fn protocols(&self) -> String {
-        let mut text = "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se \
+        let mut text =
+            "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se \
                         re bi br ha uh gp em\n"
-            .to_owned();
+                .to_owned();
         for (name, family, style) in [
             ("NETLINK", Family::Netlink, Style::Raw),
             ("UNIX-STREAM", Family::Unix, Style::Stream),

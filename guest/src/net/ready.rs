@@ -35,7 +35,8 @@ impl Kernel {
             mask |= POLLRDHUP | input;
         }
         let tcp = s.is_inet() && s.is_connection();
-        let least = if tcp { us(u64::try_from(s.options.get(SOL_SOCKET, SO_RCVLOWAT)).unwrap_or(1)) } else { 1 };
+        let least =
+            if tcp { us(u64::try_from(s.options.get(SOL_SOCKET, SO_RCVLOWAT)).unwrap_or(1)) } else { 1 };
         // The urgent byte alone is no input.
         if !s.queue.is_empty() && (!tcp || s.bytes >= least.saturating_add(usize::from(s.is_at_hole()))) {
             mask |= input;

@@ -67,7 +67,7 @@ impl Kernel {
     fn empty_queue(&mut self, id: u64) -> Result<Option<()>, Errno> {
         let s = self.objects.net.get_mut(id)?;
         // An orderly end goes before an error that a later send met.
-        let fin = s.shut_read && s.error != Some(Errno::ECONNRESET);
+        let fin = s.shut_read && s.error == Some(Errno::EPIPE);
         if !(fin && s.is_inet())
             && let Some(e) = s.error.take()
         {
@@ -147,9 +147,9 @@ impl Kernel {
                 }
                 return Ok(w.attempt.sleep(WaitKey::Object(object), if peek { 0 } else { done }));
             };
-            // Bytes with descriptors begin a receive of their own; so do another sender's, for who wants to know.
+            // Descriptors end a receive. Another sender's bytes begin one of their own for who wants to know.
             let other = wants_cred && got.cred.is_some_and(|c| c != m.cred);
-            if done > 0 && (!m.files.is_empty() || other) {
+            if done > 0 && other {
                 break;
             }
             let want = us(total - done).min(limit).min(m.rest().len());
@@ -218,7 +218,8 @@ impl Kernel {
         }
         let wants_cred = s.options.is_on(SOL_SOCKET, SO_PASSCRED);
         let Some(m) = s.queue.front() else {
-            if self.empty_queue(id)?.is_some() {
+            let datagrams = !s.is_connection();
+            if self.empty_queue(id)?.is_some() && !(datagrams && w.nonblock) {
                 return Ok(Progress::Done(Received::default()));
             }
             if w.nonblock || w.attempt.timed_out {

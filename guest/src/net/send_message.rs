@@ -136,8 +136,7 @@ impl Kernel {
             self.socket_wake(id);
         }
         let (cred, stamp) = (self.socket_cred(tid), self.platform.realtime());
-        let message =
-            Message { data, start: 0, from, cred, files: Vec::new(), stamp, packet: Some(packet) };
+        let message = Message { data, start: 0, from, cred, files: Vec::new(), stamp, packet: Some(packet) };
         for to in targets {
             let t = self.objects.net.get(to)?;
             let room = t.charge() < t.options.receive_buffer && !t.shut_read;

@@ -232,7 +232,10 @@ impl Kernel {
             self.socket_stop_listening(id);
             return Ok(());
         }
-        (s.state, s.remote, s.in_progress) = (State::Idle, Address::Unnamed, false);
+        let was = std::mem::replace(&mut s.state, State::Idle);
+        (s.remote, s.in_progress) = (Address::Unnamed, false);
+        let broken = (was == State::Connected).then_some(Errno::ECONNRESET);
+        (s.error, s.shut_read, s.shut_write, s.urgent) = (broken, false, false, None);
         let peer = s.peer.take();
         if let Some(p) = peer.and_then(|p| self.objects.net.sockets.get_mut(p)) {
             (p.peer, p.state, p.error) = (None, State::Idle, Some(Errno::ECONNRESET));
@@ -241,6 +244,10 @@ impl Kernel {
         for (_, listener) in self.objects.net.sockets.iter_mut() {
             listener.waiting.retain(|w| *w != id);
         }
+        while self.objects.net.get(id).is_ok_and(|s| !s.queue.is_empty()) {
+            self.objects.net.dequeue(id, 0, true);
+        }
+        self.inet_undo_autobind(id);
         if let Some(p) = peer {
             self.socket_wake(p);
         }

@@ -2,7 +2,7 @@
 
 use super::addr::Address;
 use super::transfer::{Attempt, Progress};
-use super::{Cred, State, Style};
+use super::{Cred, Socket, State, Style};
 use crate::abi::AT_FDCWD;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -10,6 +10,11 @@ use crate::task::Tid;
 use crate::vfs::inode::{Kind, S_IFSOCK};
 use crate::vfs::path::{Last, MAY_WRITE};
 use crate::wait::WaitKey;
+
+/// The other end of a connection.
+fn other_end(s: &Socket) -> Option<u64> {
+    s.peer.filter(|_| s.is_connection())
+}
 
 impl Kernel {
     /// bind(2). EINVAL, EADDRINUSE, and what making a name in the tree gives.
@@ -19,16 +24,18 @@ impl Kernel {
             // Linux lets a bound socket ask for an automatic name again.
             return if address == Address::Unnamed { Ok(()) } else { Err(Errno::EINVAL) };
         }
+        let kind = s.style.number();
         let address = match address {
-            Address::Unnamed => self.unix_free_name()?,
+            Address::Unnamed => self.unix_free_name(kind)?,
             other => other,
         };
         match &address {
             Address::Abstract(name) => {
-                if self.objects.net.by_name.contains_key(name) {
+                let name = (kind, name.clone());
+                if self.objects.net.by_name.contains_key(&name) {
                     return Err(Errno::EADDRINUSE);
                 }
-                self.objects.net.by_name.insert(name.clone(), id);
+                self.objects.net.by_name.insert(name, id);
             }
             Address::Path(path) => {
                 let walk = self.resolve(tid, AT_FDCWD, path, false)?;
@@ -46,18 +53,27 @@ impl Kernel {
             }
             _ => return Err(Errno::EINVAL),
         }
+        // Who is connected to it sees the name.
+        let peer = other_end(self.objects.net.get(id)?);
+        let senders = self.objects.net.senders.get(&id).into_iter().flatten().copied();
+        for other in senders.chain(peer).collect::<Vec<u64>>() {
+            if let Some(o) = self.objects.net.sockets.get_mut(other) {
+                o.remote = address.clone();
+            }
+        }
         self.objects.net.get_mut(id)?.local = address;
         Ok(())
     }
 
     /// An abstract name of five hexadecimal digits that is free. ENOSPC.
-    fn unix_free_name(&mut self) -> Result<Address, Errno> {
+    fn unix_free_name(&mut self, kind: i32) -> Result<Address, Errno> {
         for _ in 0..1000 {
             let mut bytes = [0; 4];
             self.entropy.fill(&mut bytes);
             let name = format!("{:05x}", u32::from_le_bytes(bytes) & 0xf_ffff).into_bytes();
-            if !self.objects.net.by_name.contains_key(&name) {
-                return Ok(Address::Abstract(name));
+            let key = (kind, name);
+            if !self.objects.net.by_name.contains_key(&key) {
+                return Ok(Address::Abstract(key.1));
             }
         }
         Err(Errno::ENOSPC)
@@ -66,7 +82,10 @@ impl Kernel {
     /// The socket that an address names. ECONNREFUSED, EPROTOTYPE, EACCES, ENOENT and what walking gives.
     pub(super) fn unix_target(&mut self, tid: Tid, address: &Address, style: Style) -> Result<u64, Errno> {
         let id = match address {
-            Address::Abstract(name) => *self.objects.net.by_name.get(name).ok_or(Errno::ECONNREFUSED)?,
+            Address::Abstract(name) => {
+                let name = (style.number(), name.clone());
+                *self.objects.net.by_name.get(&name).ok_or(Errno::ECONNREFUSED)?
+            }
             Address::Path(path) => {
                 let walk = self.resolve(tid, AT_FDCWD, path, true)?;
                 let inode = self.existing(&walk)?;
@@ -99,16 +118,16 @@ impl Kernel {
         if !matches!(l.state, State::Listening(_)) || l.shut_read {
             return Err(Errno::ECONNREFUSED);
         }
-        match state {
-            State::Idle => {}
-            State::Connected => return Err(Errno::EISCONN),
-            State::Listening(_) | State::Connecting => return Err(Errno::EINVAL),
-        }
         if l.is_full() {
             if nonblock || attempt.timed_out {
                 return Err(Errno::EAGAIN);
             }
             return Ok(attempt.sleep(WaitKey::Object(l.room), 0));
+        }
+        match state {
+            State::Idle => {}
+            State::Connected => return Err(Errno::EISCONN),
+            State::Listening(_) | State::Connecting => return Err(Errno::EINVAL),
         }
         let (family, local, cred) = (l.family, l.local.clone(), l.cred);
         let child = self.socket_create(tid, family, style)?;
@@ -158,13 +177,16 @@ impl Kernel {
         Ok((a, b))
     }
 
-    /// Whether a task may send these credentials. EPERM.
+    /// Whether a task may send these credentials. EPERM, ESRCH.
     pub fn socket_may_claim(&self, tid: Tid, claim: Cred) -> Result<(), Errno> {
         let p = self.process_of(tid).ok_or(Errno::EPERM)?;
         let c = &p.creds;
-        let pid = claim.pid == p.pid || (c.euid == 0 && self.processes.contains_key(&claim.pid));
+        let pid = claim.pid == p.pid || c.euid == 0;
         let uid = c.euid == 0 || [c.uid, c.euid, c.suid].contains(&claim.uid);
         let gid = c.euid == 0 || [c.gid, c.egid, c.sgid].contains(&claim.gid);
-        if pid && uid && gid { Ok(()) } else { Err(Errno::EPERM) }
+        if !(pid && uid && gid) {
+            return Err(Errno::EPERM);
+        }
+        if self.processes.contains_key(&claim.pid) { Ok(()) } else { Err(Errno::ESRCH) }
     }
 }

@@ -134,6 +134,7 @@ impl Kernel {
         for object in &objects {
             self.polls.by_object.entry(*object).or_default().insert((set, fd, file));
         }
+        self.polls.by_file.entry(file).or_default().insert((set, fd));
         let Some(s) = self.polls.sets.get_mut(set) else { return Err(Errno::EINVAL) };
         // Errors and hang-ups are always reported.
         s.watches.insert(key, Watch { events: events | 0x18, data, objects, armed: true });
@@ -176,6 +177,12 @@ impl Kernel {
 
     fn epoll_drop(&mut self, set: u64, key: (i32, u64)) {
         let Some(w) = self.polls.sets.get_mut(set).and_then(|s| s.watches.remove(&key)) else { return };
+        if let Some(list) = self.polls.by_file.get_mut(&key.1) {
+            list.remove(&(set, key.0));
+            if list.is_empty() {
+                self.polls.by_file.remove(&key.1);
+            }
+        }
         for object in w.objects {
             if let Some(list) = self.polls.by_object.get_mut(&object) {
                 list.remove(&(set, key.0, key.1));
@@ -188,12 +195,8 @@ impl Kernel {
 
     /// A file is gone: no set holds it any more.
     pub fn epoll_forget_file(&mut self, file: u64) {
-        let mut found = Vec::new();
-        for (id, set) in self.polls.sets.iter() {
-            found.extend(set.watches.keys().filter(|k| k.1 == file).map(|k| (id, *k)));
-        }
-        for (set, key) in found {
-            self.epoll_drop(set, key);
+        for (set, fd) in self.polls.by_file.get(&file).cloned().unwrap_or_default() {
+            self.epoll_drop(set, (fd, file));
         }
     }
 
@@ -351,7 +354,7 @@ mod tests {
                 k.file_unref(left.remove(at));
             }
             assert!(k.files.is_empty() && k.objects.pipes.is_empty() && k.objects.eventfds.is_empty());
-            assert!(k.polls.sets.is_empty() && k.polls.by_object.is_empty());
+            assert!(k.polls.sets.is_empty() && k.polls.by_object.is_empty() && k.polls.by_file.is_empty());
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Polls {
     pub sets: Store<EpollSet>,
     /// Watching entries by object: (set, descriptor, file).
     pub by_object: BTreeMap<u64, BTreeSet<(u64, i32, u64)>>,
+    /// Watching entries by file: (set, descriptor).
+    by_file: BTreeMap<u64, BTreeSet<(u64, i32)>>,
 }
 
 impl Kernel {

@@ -271,6 +271,9 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
     }
     let set = c.k.file_of(c.tid, int(ep))?;
     let file = c.k.file_of(c.tid, int(fd))?;
+    if c.k.open_file(file)?.flags & O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
     if matches!(c.k.open_file(file)?.kind, FileKind::Inode(_)) {
         return Err(Errno::EPERM);
     }

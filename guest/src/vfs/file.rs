@@ -180,9 +180,11 @@ impl Kernel {
     /// Takes `n` peeked bytes and wakes writers.
     pub fn file_consume(&mut self, f: &OpenFile, n: usize) {
         let object = match &f.kind {
-            FileKind::Pipe { pipe, .. } => self.objects.pipes.get_mut(*pipe).map(|p| {
+            FileKind::Pipe { pipe, .. } => self.objects.pipes.get_mut(*pipe).and_then(|p| {
+                // Nobody waited for room, and none has come, where there was enough for any write to begin.
+                let was_full = p.capacity.saturating_sub(p.data.len()) < PIPE_BUF;
                 p.consume(n);
-                p.object
+                was_full.then_some(p.object)
             }),
             FileKind::EventFd(id) => self.objects.eventfds.get_mut(*id).map(|e| {
                 e.consume();

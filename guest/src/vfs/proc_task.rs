@@ -87,6 +87,7 @@ impl Kernel {
             ["cgroup"] => "0::/\n".into(),
             // The default: anonymous memory, ELF headers, private huge pages. There are no core dumps.
             ["coredump_filter"] => "00000033\n".into(),
+            ["net", name] => self.net_text(name).ok_or(Errno::ENOENT)?,
             ["oom_score_adj"] => "0\n".into(),
             ["io"] => "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n\
                        cancelled_write_bytes: 0\n"

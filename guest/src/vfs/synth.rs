@@ -9,6 +9,7 @@ use super::ops::DirLine;
 use super::path::Link;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::net::proc as net;
 use crate::num::u64_of;
 use crate::task::{Process, Task, Tid};
 
@@ -23,6 +24,7 @@ const PROC_TOP: &[&str] = &[
     "loadavg",
     "meminfo",
     "mounts",
+    "net",
     "self",
     "stat",
     "sys",
@@ -47,6 +49,7 @@ const PROC_TASK: &[&str] = &[
     "mem",
     "mountinfo",
     "mounts",
+    "net",
     "oom_score_adj",
     "root",
     "smaps",
@@ -176,10 +179,10 @@ impl Kernel {
         if path == "proc" || path == "sys" {
             return Some(dir);
         }
-        if path == "proc/self" || path == "proc/thread-self" || path == "proc/mounts" {
+        if matches!(path, "proc/self" | "proc/thread-self" | "proc/mounts" | "proc/net") {
             return Some(S_IFLNK | 0o777);
         }
-        for fixed in FIXED {
+        for fixed in FIXED.iter().chain(net::FIXED.iter().map(|(name, _)| name)) {
             match fixed.strip_suffix('/') {
                 Some(d) if d == path => return Some(dir),
                 None if *fixed == path => return Some(file),
@@ -207,6 +210,8 @@ impl Kernel {
             [] => Some(dir),
             ["task"] if !in_task => Some(dir),
             ["fd" | "fdinfo"] => Some(S_IFDIR | 0o500),
+            ["net"] => Some(dir),
+            ["net", name] if net::FILES.contains(name) => Some(file),
             ["exe" | "cwd" | "root"] => Some(S_IFLNK | 0o777),
             ["fd", n] => {
                 self.fd_tables.get(task.files)?.fds.get(&number(n)?)?;
@@ -289,6 +294,7 @@ impl Kernel {
                 return Ok(Link::Path(format!("{}/task/{}", me.pid, me.tid).into_bytes()));
             }
             "proc/mounts" => return Ok(Link::Path(b"self/mounts".to_vec())),
+            "proc/net" => return Ok(Link::Path(b"self/net".to_vec())),
             _ => {}
         }
         let (process, task, _, rest) = self.synth_task(path).ok_or(Errno::ENOENT)?;
@@ -315,7 +321,7 @@ impl Kernel {
         let mut names: Vec<(u64, String)> = Vec::new();
         let mut fixed: Vec<String> = Vec::new();
         let prefix = format!("{path}/");
-        for f in FIXED {
+        for f in FIXED.iter().chain(net::FIXED.iter().map(|(name, _)| name)) {
             if let Some(rest) = f.strip_prefix(prefix.as_str()) {
                 let rest = rest.strip_suffix('/').unwrap_or(rest);
                 if !rest.is_empty() && !rest.contains('/') {
@@ -352,6 +358,7 @@ impl Kernel {
                 ["task"] => {
                     names.extend(process.threads.iter().map(|t| (numbered + u64::from(*t), t.to_string())));
                 }
+                ["net"] => fixed.extend(net::FILES.iter().map(|n| (*n).to_owned())),
                 ["fd" | "fdinfo"] => {
                     if let Some(table) = self.fd_tables.get(task.files) {
                         names.extend(table.fds.keys().map(|n| (numbered + u64::from(*n), n.to_string())));
@@ -384,6 +391,9 @@ impl Kernel {
             let mut id = [0; 16];
             self.entropy.fill(&mut id);
             return Ok(hex_id(id).into_bytes());
+        }
+        if let Some(text) = net::fixed_text(path) {
+            return Ok(text.as_bytes().to_vec());
         }
         if let Some(text) = self.system_text(path) {
             return Ok(text.into_bytes());

@@ -111,7 +111,9 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             let end = c.k.tty_end(id)?;
             crate::tty::ioctl::ioctl(c, end, request, arg)
         }
-        request if let FileKind::Socket(id) = f.kind => crate::syscall::net::ioctl::request(c, id, request, arg),
+        request if let FileKind::Socket(id) = f.kind => {
+            crate::syscall::net::ioctl::request(c, id, request, arg)
+        }
         0x541b => {
             let n = match f.kind {
                 FileKind::Pipe { pipe, .. } => {

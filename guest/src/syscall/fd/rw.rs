@@ -168,21 +168,21 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
     if whence > 4 {
         return Err(Errno::EINVAL);
     }
-    // These have a position that never moves.
+    let f = c.k.open_file(id)?;
+    // These accept it and have no position.
     if matches!(
-        c.k.open_file(id)?.kind,
-        FileKind::Inotify(_)
-            | FileKind::EventFd(_)
+        f.kind,
+        FileKind::EventFd(_)
+            | FileKind::Epoll(_)
             | FileKind::TimerFd(_)
             | FileKind::SignalFd(_)
-            | FileKind::Epoll(_)
+            | FileKind::Inotify(_)
     ) {
         return ret(0);
     }
     if c.k.file_is_stream(id) {
         return Err(Errno::ESPIPE);
     }
-    let f = c.k.open_file(id)?;
     let FileKind::Inode(inode) = f.kind else {
         return ret(0);
     };

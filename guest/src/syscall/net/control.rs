@@ -8,7 +8,6 @@ use crate::net::options::{SOL_IP, SOL_IPV6, SOL_SOCKET};
 use crate::net::transfer::{Control, MSG_CTRUNC, Outgoing, Received};
 use crate::num::{u64_of, us};
 use crate::signal::frame::{le32, le64};
-use crate::vfs::file::O_PATH;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const SCM_RIGHTS: u32 = 1;
@@ -59,9 +58,6 @@ fn unix(c: &mut Context<'_>, kind: u32, data: &[u8], m: &mut Outgoing) -> Result
                     return Err(Errno::EINVAL);
                 }
                 let file = c.k.file_of(c.tid, le32(fd, 0).cast_signed())?;
-                if c.k.open_file(file)?.flags & O_PATH != 0 {
-                    return Err(Errno::EBADF);
-                }
                 m.files.push(file);
             }
         }

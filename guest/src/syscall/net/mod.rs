@@ -35,7 +35,8 @@ const MSG_FLAGS: Arg = Arg::Flags(&[
 ]);
 const FAMILIES: Arg =
     Arg::Flags(&[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16), ("AF_PACKET", 17)]);
-const LOOPBACK: &str = "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE; no raw sockets, no host network";
+const LOOPBACK: &str =
+    "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE; no raw sockets, no host network";
 const OPTIONS: &str = "options that tune a protocol are remembered and have no effect; no SO_PEEK_OFF, SO_ZEROCOPY, socket filters, SO_PEERPIDFD";
 
 const MANY: &str = "streams wait for the first message only";
@@ -47,8 +48,20 @@ pub const TABLE: &[Entry] = &[
     Entry::partial(41, "socket", &[FAMILIES, Hex, Int], LOOPBACK, socket),
     Entry::partial(42, "connect", &[Fd, Ptr, Uint], LOOPBACK, connect),
     Entry::full(43, "accept", &[Fd, Ptr, Ptr], accept),
-    Entry::partial(44, "sendto", &[Fd, In(2), Uint, MSG_FLAGS, Ptr, Uint], "no urgent data on AF_UNIX; no error queue", sendto),
-    Entry::partial(45, "recvfrom", &[Fd, Out, Uint, MSG_FLAGS, Ptr, Ptr], "no urgent data on AF_UNIX; no error queue", recvfrom),
+    Entry::partial(
+        44,
+        "sendto",
+        &[Fd, In(2), Uint, MSG_FLAGS, Ptr, Uint],
+        "no urgent data on AF_UNIX; no error queue",
+        sendto,
+    ),
+    Entry::partial(
+        45,
+        "recvfrom",
+        &[Fd, Out, Uint, MSG_FLAGS, Ptr, Ptr],
+        "no urgent data on AF_UNIX; no error queue",
+        recvfrom,
+    ),
     Entry::partial(
         46,
         "sendmsg",
