@@ -173,6 +173,13 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+fn udp() {
+    family("udp", 303, &[]);
+}
+
+#[test]
+fn netlink() {
+    family("netlink", 123, &[]);
 }
 
 #[test]

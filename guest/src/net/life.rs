@@ -154,6 +154,9 @@ impl Kernel {
     pub fn socket_shutdown(&mut self, id: u64, how: u32) -> Result<(), Errno> {
         let (read, write) = (how & 1 != 0, how & 2 != 0);
         let s = self.objects.net.get_mut(id)?;
+        if s.family == Family::Netlink {
+            return Err(Errno::EOPNOTSUPP);
+        }
         if s.is_inet() {
             match s.state {
                 State::Listening(_) if read => {

@@ -95,11 +95,11 @@ fn link() -> Vec<u8> {
     attribute(&mut out, 31, &1u32.to_le_bytes());
     attribute(&mut out, 32, &1u32.to_le_bytes());
     attribute(&mut out, 33, &[1]); // IFLA_CARRIER
-    attribute(&mut out, 6, b"noqueue\0");
     attribute(&mut out, 1, &[0; 6]);
     attribute(&mut out, 2, &[0; 6]);
     attribute(&mut out, 23, &[0; 192]); // IFLA_STATS64
     attribute(&mut out, 7, &[0; 96]);
+    attribute(&mut out, 6, b"noqueue\0");
     out
 }
 

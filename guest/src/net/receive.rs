@@ -57,7 +57,8 @@ impl Kernel {
         if want.has(MSG_ERRQUEUE) && s.is_inet() {
             return Err(Errno::EAGAIN);
         }
-        if want.has(MSG_OOB) && s.family != Family::Netlink {
+        // UDP and netlink do not look at the flag.
+        if want.has(MSG_OOB) && (tcp || s.family == Family::Unix) {
             return if tcp { self.receive_urgent(&want) } else { Err(Errno::EOPNOTSUPP) };
         }
         if s.style == Style::Stream { self.receive_stream(&want) } else { self.receive_message(&want) }

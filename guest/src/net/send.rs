@@ -28,7 +28,8 @@ impl Kernel {
         let (style, family) = (s.style, s.family);
         let attempt = self.socket_attempt(tid, s.options.send_timeout);
         let sending = Sending { tid, id, m, nonblock, attempt };
-        if m.flags & MSG_OOB != 0 && !(style == Style::Stream && family != Family::Unix) {
+        let ignores = family == Family::Inet6 || (family == Family::Inet && style == Style::Stream);
+        if m.flags & MSG_OOB != 0 && !ignores {
             let linux_has = style == Style::Stream;
             let refuse = |k: &mut Kernel| k.refuse(tid, "flags", &[u64::from(MSG_OOB)], Errno::EOPNOTSUPP);
             return Err(if linux_has { refuse(self) } else { Errno::EOPNOTSUPP });
@@ -90,9 +91,11 @@ impl Kernel {
                 }
                 // The other end has closed: it answers what is sent now with a reset.
                 let s = self.objects.net.get_mut(id)?;
+                let room = u64_of(s.options.send_buffer);
                 (s.shut_write, s.error, s.state) = (true, Some(Errno::EPIPE), State::Idle);
                 self.socket_wake(id);
-                return Ok(Progress::Done(total));
+                // Its buffer takes what fits, and the rest meets the reset.
+                return Ok(Progress::Done(total.min(done.saturating_add(room))));
             };
             let room = self.socket_send_room(s);
             if room == 0 {

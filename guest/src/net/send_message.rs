@@ -106,7 +106,8 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let named = m.device || s.options.device || s.options.multicast_device;
-        let ip = if ip.is_multicast() && named { ip } else { self.inet_route(id, ip)? };
+        // The loopback interface has no route for IPv6 groups.
+        let ip = if ip.is_multicast() && ip.is_ipv4() && named { ip } else { self.inet_route(id, ip)? };
         let s = self.objects.net.get_mut(id)?;
         if is_broadcast(ip) && !s.options.is_on(SOL_SOCKET, SO_BROADCAST) {
             return Err(Errno::EACCES);

@@ -45,6 +45,7 @@ fn destination(c: &mut Context<'_>, id: u64, va: u64, len: u32) -> Result<Option
             *kind = 2;
             own
         }
+        ([a, b, ..], Family::Inet6) if !matches!((*a, *b), (0 | 10, 0)) => return Err(Errno::EINVAL),
         _ => own,
     };
     match Address::parse(family, &bytes)? {
