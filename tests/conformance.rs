@@ -136,6 +136,9 @@ fn pipes() {
 #[test]
 fn remote() {
     family("remote", 188, &[]);
+}
+
+#[test]
 fn unix_sockets() {
     family("unix_sockets", 603, &[]);
 }
@@ -173,6 +176,9 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+}
+
+#[test]
 fn udp() {
     family("udp", 303, &[]);
 }

@@ -173,7 +173,9 @@ impl Kernel {
         if ip.is_unspecified() {
             return Ok(source_for(ip));
         }
-        if ip.is_loopback() || (ip.is_multicast() && ip.is_ipv4() && (s.options.device || s.options.multicast_device)) {
+        if ip.is_loopback()
+            || (ip.is_multicast() && ip.is_ipv4() && (s.options.device || s.options.multicast_device))
+        {
             return Ok(ip);
         }
         Err(Errno::ENETUNREACH)

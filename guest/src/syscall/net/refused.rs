@@ -38,7 +38,8 @@ pub(super) fn option(c: &mut Context<'_>, level: u64, name: u64, errno: Errno) -
     let [asked_level, asked_name] = asked;
     let known = crate::refused::option_name(asked_level, asked_name).is_some();
     // Linux lets nobody set these either: SO_TYPE, SO_ERROR, SO_PEERCRED and more of their kind.
-    let read_only = asked_level == 1 && matches!(asked_name, 3 | 4 | 17 | 28 | 30 | 38 | 39 | 55 | 56 | 57 | 59);
+    let read_only =
+        asked_level == 1 && matches!(asked_name, 3 | 4 | 17 | 28 | 30 | 38 | 39 | 55 | 56 | 57 | 59);
     let reads = c.k.task(c.tid).and_then(|t| t.syscall.as_ref()).is_some_and(|call| call.number == 55);
     if errno == Errno::ENOPROTOOPT && known && (reads || !read_only) {
         return c.refuse("level, option", &asked, errno);
