@@ -291,7 +291,10 @@ impl Kernel {
     /// Lets others run in the middle of a long transfer; the call goes on at once. A signal ends it with the bytes
     /// moved so far.
     fn pause(&mut self, file: u64, offset: Option<u64>, pos: u64, done: u64) -> Outcome {
-        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+        // A pipe has no position: its `pos` says which writers it has seen.
+        if let (None, Some(f)) = (offset, self.files.get_mut(file))
+            && !matches!(f.kind, FileKind::Pipe { .. })
+        {
             f.pos = pos;
         }
         let deadline = Some(self.platform.monotonic());
@@ -376,7 +379,10 @@ impl Kernel {
                 break;
             }
         }
-        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+        // A pipe has no position: its `pos` says which writers it has seen.
+        if let (None, Some(f)) = (offset, self.files.get_mut(file))
+            && !matches!(f.kind, FileKind::Pipe { .. })
+        {
             f.pos = pos;
         }
         if done > 0 {
@@ -457,7 +463,10 @@ impl Kernel {
                 }
             }
         }
-        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
+        // A pipe has no position: its `pos` says which writers it has seen.
+        if let (None, Some(f)) = (offset, self.files.get_mut(file))
+            && !matches!(f.kind, FileKind::Pipe { .. })
+        {
             f.pos = pos;
         }
         if done > 0 {
