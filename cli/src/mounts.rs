@@ -41,7 +41,7 @@ impl Mount {
 /// The options with which `run` mounts.
 #[derive(Debug, clap::Args)]
 pub struct MountArgs {
-    /// Mount a directory of the host (type=bind,src=DIR,dst=DIR[,ro]) or memory (type=tmpfs,dst=DIR[,size=64m][,mode=1777])
+    /// Mount a directory of the host (type=bind,src=DIR,dst=DIR,ro) or memory (type=tmpfs,dst=DIR,size=64m,mode=1777; size and mode may be left out)
     #[arg(long, value_name = "SPEC", value_parser = parse_mount)]
     mount: Vec<Mount>,
     /// Mount a directory of the host: HOST:GUEST, or HOST:GUEST:ro to keep the guest from changing it

@@ -1,4 +1,4 @@
-//! inotify(7): queues of events about inodes of the tree. The operations of the tree call [`Kernel::notify_inode`] and its relatives; without
+//! inotify(7): queues of events about inodes of the tree. The operations of the tree call `Kernel::notify_inode` and its relatives; without
 //! a watch anywhere these return at once.
 
 use super::{FileKind, InodeId, OpenFile};
