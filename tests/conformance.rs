@@ -176,6 +176,8 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+fn handles() {
+    family("handles", 61, &[]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use rw::{lseek, pread, preadv, preadv2, pwrite, pwritev, pwritev2, read, readv, 
 use space::{fadvise, fallocate, fsync, ftruncate, readahead, sync_file_range};
 
 mod control;
+mod extents;
 mod make;
 mod rw;
 mod space;

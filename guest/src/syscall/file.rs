@@ -12,6 +12,7 @@ use linux_raw_sys::general as g;
 
 mod attrs;
 mod dents;
+mod handle;
 mod names;
 mod open;
 mod stat;
@@ -56,12 +57,6 @@ const fn refused(number: u32, name: &'static str, args: &'static [Arg]) -> Entry
     Entry { number, name, args, support: NEW_ROOT, handler: attrs::not_permitted }
 }
 
-/// A call that no file system here supports.
-const fn nowhere(number: u32, name: &'static str, args: &'static [Arg]) -> Entry {
-    let support = super::Support::Refused(Errno::EOPNOTSUPP, "no file system has handles");
-    Entry { number, name, args, support, handler: |_, _| Err(Errno::EOPNOTSUPP) }
-}
-
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(g::__NR_open, "open", &[Path, O_FLAGS, Octal], open::open),
@@ -100,8 +95,20 @@ pub const TABLE: &[Entry] = &[
     Entry::full(g::__NR_symlinkat, "symlinkat", &[Path, DirFd, Path], names::symlinkat),
     Entry::partial(g::__NR_mknod, "mknod", &[Path, Octal, Hex], DEVICE_NOTE, names::mknod),
     Entry::partial(g::__NR_mknodat, "mknodat", &[DirFd, Path, Octal, Hex], DEVICE_NOTE, names::mknodat),
-    nowhere(g::__NR_name_to_handle_at, "name_to_handle_at", &[DirFd, Path, Ptr, Ptr, AT_FLAGS]),
-    nowhere(g::__NR_open_by_handle_at, "open_by_handle_at", &[Fd, Ptr, O_FLAGS]),
+    Entry::partial(
+        g::__NR_name_to_handle_at,
+        "name_to_handle_at",
+        &[DirFd, Path, Ptr, Ptr, AT_FLAGS],
+        "handles last as long as the sandbox and its forks",
+        handle::name_to_handle_at,
+    ),
+    Entry::partial(
+        g::__NR_open_by_handle_at,
+        "open_by_handle_at",
+        &[Fd, Ptr, O_FLAGS],
+        "no FIFOs",
+        handle::open_by_handle_at,
+    ),
     Entry::full(g::__NR_chmod, "chmod", &[Path, Octal], attrs::chmod),
     Entry::full(g::__NR_fchmod, "fchmod", &[Fd, Octal], attrs::fchmod),
     Entry::full(g::__NR_fchmodat, "fchmodat", &[DirFd, Path, Octal], attrs::fchmodat),

@@ -241,6 +241,17 @@ impl Kernel {
         if (walk.dir || flags & g::O_DIRECTORY != 0) && !is_dir {
             return Err(Errno::ENOTDIR);
         }
+        self.open_node(tid, id, flags)
+    }
+
+    /// Opens what is there, as open(2) does when it has found it.
+    pub fn open_node(&mut self, tid: Tid, id: InodeId, flags: u32) -> Result<Opening, Errno> {
+        let inode = self.vfs.inode(id)?;
+        let is_dir = inode.is_dir();
+        let writes = flags & g::O_ACCMODE != g::O_RDONLY;
+        if flags & g::O_DIRECTORY != 0 && !is_dir {
+            return Err(Errno::ENOTDIR);
+        }
         if flags & g::O_PATH != 0 {
             return self.open_inode(id, flags).map(Opening::File);
         }

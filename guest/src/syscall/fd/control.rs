@@ -135,6 +135,11 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             c.k.copy_out(c.tid, arg, &bytes)?;
             ret(0)
         }
+        // FS_IOC_FIEMAP
+        0xc020_660b => match f.kind {
+            FileKind::Inode(inode) => super::extents::fiemap(c, inode, arg),
+            _ => Err(Errno::EOPNOTSUPP),
+        },
         request => {
             let request = u64::from(request);
             let linux_has = match (f.kind, request) {
