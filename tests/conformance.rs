@@ -130,7 +130,7 @@ fn mounts() {
 
 #[test]
 fn pipes() {
-    family("pipes", 19, &[]);
+    family("pipes", 43, &[]);
 }
 
 #[test]
@@ -176,6 +176,9 @@ fn timers() {
 #[test]
 fn signals() {
     family("signals", 380, &[]);
+}
+
+#[test]
 fn handles() {
     family("handles", 61, &[]);
 }

@@ -1,6 +1,7 @@
 // pipe, pipe2, FIFO sizes, atomic writes, O_NONBLOCK, EPIPE, F_SETPIPE_SZ.
 #include "check.h"
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 
@@ -32,5 +33,19 @@ int main(void) {
     close(p[0]);
     RESULT("write without a reader", write(p[1], "x", 1));
     close(p[1]);
+    // However much was read before, the end of the last writer is seen.
+    for (int n = 0; n < 4; n++) {
+        if (pipe(p) != 0)
+            return 1;
+        RESULT("write some", write(p[1], "abc", n));
+        RESULT("read them", n ? read(p[0], buffer, n) : 0);
+        struct pollfd end = {p[0], POLLIN, 0};
+        RESULT("poll with a writer", poll(&end, 1, 0));
+        close(p[1]);
+        RESULT("poll without a writer", poll(&end, 1, 1000));
+        show("events", "%#x", end.revents);
+        RESULT("read at the end", read(p[0], buffer, 1));
+        close(p[0]);
+    }
     return 0;
 }
