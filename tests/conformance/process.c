@@ -596,7 +596,7 @@ static void programs(void) {
         sigemptyset(&blocked);
         sigaddset(&blocked, SIGWINCH);
         sigprocmask(SIG_SETMASK, &blocked, NULL);
-        char *grep[] = {"grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status", NULL};
+        char *grep[] = {"grep", "-E", "^Sig(Blk|Cgt)", "/proc/self/status", NULL};
         execv("/bin/grep", grep);
         _exit(99);
     }
@@ -791,6 +791,7 @@ static void identities(void) {
 
 int main(void) {
     setvbuf(stdout, NULL, _IONBF, 0);
+    setpriority(PRIO_PROCESS, 0, 0); // whatever the tests were started with
     waiting();
     child_signals();
     groups();

@@ -401,6 +401,7 @@ def messages():
 
     def sleep():
         n = c("msgrcv", queue, buffer, 50, ctypes.c_long(7), 0)
+        c("msgctl", queue, 0, None)  # IPC_RMID: nothing stays on a host
         return buffer.raw[8 : 8 + n].decode()
 
     def release():
@@ -412,8 +413,14 @@ def messages():
 
 def semaphores():
     sem = c("semget", 0, 1, 0o1600)
+
+    def sleep():
+        done = c("semop", sem, struct.pack("Hhh", 0, -2, 0), 1)
+        c("semctl", sem, 0, 0)
+        return done
+
     return (
-        lambda: c("semop", sem, struct.pack("Hhh", 0, -2, 0), 1),
+        sleep,
         lambda: [c("semop", sem, struct.pack("Hhh", 0, 1, 0), 1) for _ in range(2)],
     )
 
@@ -426,9 +433,11 @@ def terminal():
 def posix_messages():
     rt = ctypes.CDLL("librt.so.1", use_errno=True)
     attributes = (ctypes.c_long * 8)(0, 4, 64)
-    queue = rt.mq_open(os.path.basename(HERE).encode().join([b"/", b""]), os.O_RDWR | os.O_CREAT, 0o600, attributes)
+    name = b"/" + os.path.basename(HERE).encode()
+    queue = rt.mq_open(name, os.O_RDWR | os.O_CREAT, 0o600, attributes)
     if queue == -1:
         raise OSError(ctypes.get_errno(), "mq_open")
+    rt.mq_unlink(name)
     buffer = ctypes.create_string_buffer(64)
 
     def sleep():

@@ -35,12 +35,15 @@ fn name(c: &mut Context<'_>, va: u64) -> Result<Vec<u8>, Errno> {
 
 fn mq_open(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let flags = low32(a[1]);
-    let attr = if flags & g::O_CREAT != 0 && a[3] != 0 {
-        let b = c.k.copy_in_vec(c.tid, a[3], 64)?;
-        Some(Attr { most: word(&b, 8).cast_signed(), size: word(&b, 16).cast_signed() })
-    } else {
-        None
+    // Read even when nothing is created, as Linux does.
+    let attr = match a[3] {
+        0 => None,
+        va => {
+            let b = c.k.copy_in_vec(c.tid, va, 64)?;
+            Some(Attr { most: word(&b, 8).cast_signed(), size: word(&b, 16).cast_signed() })
+        }
     };
+    let attr = attr.filter(|_| flags & g::O_CREAT != 0);
     let name = name(c, a[0])?;
     let umask = c.k.task(c.tid).and_then(|t| c.k.fs_contexts.get(t.fs)).map_or(0, |f| f.umask);
     let file = c.k.mqueue_open(c.tid, &name, flags, low32(a[2]) & !umask, attr)?;
@@ -136,7 +139,7 @@ fn mq_notify(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         let (signo, kind) = (low32(second), low32(second >> 32));
         match kind {
             // SIGEV_SIGNAL, SIGEV_NONE
-            0 if signo == 0 || signo > 64 => return Err(Errno::EINVAL),
+            0 if signo > 64 => return Err(Errno::EINVAL),
             0 => Some((signo, value)),
             1 => Some((0, value)),
             2 => return Err(Errno::ENOSYS),

@@ -2,7 +2,7 @@
 
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
-use crate::num::{int, u64_of, us};
+use crate::num::{int, low32, u64_of, us};
 use crate::platform::Va;
 use crate::wait::SysResult;
 
@@ -55,6 +55,8 @@ impl Pieces {
 /// Moves bytes between the caller and process `pid`, until the first that cannot be moved. EFAULT where there is none before it.
 fn transfer(c: &mut Context<'_>, a: &[u64; 6], write: bool) -> SysResult {
     let [pid, local, locals, remote, remotes, flags] = *a;
+    // Linux keeps 32 bits of the first count.
+    let locals = u64::from(low32(locals));
     if flags != 0 {
         return Err(Errno::EINVAL);
     }

@@ -185,7 +185,7 @@ fn sender(c: &Context<'_>, sig: u32, code: i32) -> SigInfo {
     SigInfo::from_user(sig, code, pid, uid)
 }
 
-fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+pub(super) fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [pid, sig, ..] = *a;
     let (pid, sig) = (int(pid), int(sig));
     if pid == i32::MIN {
@@ -231,7 +231,7 @@ fn thread_target(c: &Context<'_>, tgid: i32, tid: i32, sig: u32) -> Result<u32, 
     if may_signal(c, pid, sig) { Ok(tid) } else { Err(Errno::EPERM) }
 }
 
-fn thread_kill(c: &mut Context<'_>, tgid: i32, tid: i32, sig: i32) -> SysResult {
+pub(super) fn thread_kill(c: &mut Context<'_>, tgid: i32, tid: i32, sig: i32) -> SysResult {
     if tid <= 0 {
         return Err(Errno::EINVAL);
     }

@@ -41,11 +41,23 @@ pub(super) fn pidfd_open(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 pub(super) fn pidfd_send_signal(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [fd, sig, info, flags, ..] = *a;
-    if low32(flags) != 0 {
+    // PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP: one at most.
+    let scope = low32(flags);
+    if !matches!(scope, 0 | 1 | 2 | 4) {
         return Err(Errno::EINVAL);
     }
     let pid = process_or_proc(c, fd)?;
-    crate::syscall::signal::send_to_process(c, pid, int(sig), info)
+    match scope {
+        1 if info == 0 => {
+            crate::syscall::signal::thread_kill(c, pid.cast_signed(), pid.cast_signed(), int(sig))
+        }
+        4 if info == 0 => {
+            let group = c.k.processes.get(&pid).map(|p| p.pgid).ok_or(Errno::ESRCH)?;
+            let group = i64::from(group).wrapping_neg().cast_unsigned();
+            crate::syscall::signal::kill(c, &[group, sig, 0, 0, 0, 0])
+        }
+        _ => crate::syscall::signal::send_to_process(c, pid, int(sig), info),
+    }
 }
 
 pub(super) fn pidfd_getfd(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
