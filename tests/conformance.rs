@@ -135,7 +135,7 @@ fn pipes() {
 
 #[test]
 fn remote() {
-    family("remote", 188, &[]);
+    family("remote", 230, &[]);
 }
 
 #[test]

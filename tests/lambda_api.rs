@@ -223,3 +223,16 @@ exports.handler = async (event, context) => {
     let outcome = invoke(dir.path(), &["--handler", "app.handler", "--event", "\"fail\""]);
     assert!(outcome.stderr.contains("the function failed: TypeError: no good"), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_program_that_may_not_be_executed_is_said_to_be_so() {
+    let dir = fresh_dir("bootstrap");
+    std::fs::write(dir.path().join("bootstrap"), "#!/bin/sh\n").unwrap();
+    let outcome = invoke(dir.path(), &[]);
+    assert_eq!(outcome.status, 125, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("bootstrap") && outcome.stderr.contains("chmod +x"),
+        "{}",
+        outcome.stderr
+    );
+}

@@ -103,6 +103,28 @@ fn neither_links_nor_dots_lead_out_of_a_mount() {
 }
 
 #[test]
+fn no_program_that_lends_its_owners_rights_gets_on_the_host() {
+    let dir = fresh_dir("mount");
+    let lent = dir.path().join("lent");
+    std::fs::write(&lent, "old").unwrap();
+    std::fs::set_permissions(&lent, std::fs::Permissions::from_mode(0o4777)).unwrap();
+    let volume = format!("{}:/data", dir.path().display());
+    let script = "import os\n\
+        def tried(what, *a):\n\
+        \x20   try: what(*a); print('done')\n\
+        \x20   except OSError as e: print(e.errno)\n\
+        os.umask(0); os.chdir('/data'); open('f', 'w').close(); os.mkdir('d')\n\
+        tried(os.chmod, 'f', 0o4755); tried(os.chmod, 'f', 0o2755); tried(os.open, 'g', os.O_CREAT, 0o6755)\n\
+        tried(os.chmod, 'f', 0o2644); tried(os.chmod, 'd', 0o3777); tried(os.mknod, 'n', 0o20666, 0x103)\n\
+        os.setuid(1000); open('lent', 'w').write('new'); print(oct(os.stat('lent').st_mode))";
+    let outcome = guest(&["-v", &volume], "/usr/bin/python3".as_ref(), &["-c", script], b"");
+    assert_eq!(outcome.text(), "1\n1\n1\ndone\ndone\n1\n0o100777\n", "{}", outcome.stderr);
+    let mode = |name: &str| dir.path().join(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("f"), mode("d"), mode("lent")), (0o2644, 0o3777, 0o777));
+    assert!(!dir.path().join("g").exists() && !dir.path().join("n").exists());
+}
+
+#[test]
 fn memory_is_mounted_with_its_size() {
     let options = ["--mount", "type=tmpfs,dst=/scratch,size=1m", "--tmpfs", "/other:size=64k,mode=700"];
     let script = "cd /scratch; stat -c %a . /other; head -c 900000 /dev/zero > a && echo fits; \

@@ -234,7 +234,7 @@ fn environment_and_working_directory_are_what_the_options_say() {
     }
     let outcome = finish(&mut run_command(&["--workdir", "/nowhere"], "/bin/true".as_ref(), &[]), b"", LIMIT);
     assert!(
-        outcome.status >= 125 && outcome.stderr.starts_with("coppice: "),
+        outcome.status == 125 && outcome.stderr.contains("the working directory /nowhere"),
         "{} {}",
         outcome.status,
         outcome.stderr

@@ -5,6 +5,7 @@
 
 use crate::channel::{Channel, ChannelError};
 use crate::proto::{Event, Failure, ForkSpec, Measures, Phases, Request, Role, Step, receive, send};
+use guest::errno::Errno;
 use guest::exec::Spawn;
 use guest::fork::ForkArgs;
 use guest::task::ExitStatus;
@@ -220,7 +221,10 @@ impl Process {
                         envp: envp.clone(),
                         cwd: cwd.clone(),
                     };
-                    kernel.spawn_init(&spawn, stdio).map_err(|e| failed(path, &e))?;
+                    kernel.spawn_init(&spawn, stdio).map_err(|e| match e {
+                        Errno::EACCES => failed(path, &"it may not be executed (EACCES): chmod +x helps"),
+                        e => failed(path, &e),
+                    })?;
                     drop(kernel);
                     if !api {
                         self.until_quiescent(deadline, spec)?;

@@ -1,8 +1,11 @@
 // process_vm_readv, process_vm_writev: vectors of different shape, faults at each end, errors, permissions. And the resource limits of a first process.
 #include "check.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -82,6 +85,39 @@ static void errors(pid_t child) {
     }
 }
 
+// What another user's proc and calls tell about a process of root's.
+static void private(pid_t pid) {
+    static const char *const names[] = {"mem",  "maps", "smaps", "environ", "auxv",   "io",   "fd",
+                                        "stat", "comm", "limits", "status",  "cmdline", "task"};
+    static const char *const links[] = {"cwd", "exe", "root", "fd/0"};
+    char path[64], to[200];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        sprintf(path, "/proc/%d/%s", pid, names[i]);
+        int fd = WORKS(CASE("open of %s", names[i]), open(path, O_RDONLY));
+        if (fd >= 0)
+            close(fd);
+        sprintf(path, "/proc/%d/%s", getpid(), names[i]);
+        fd = WORKS(CASE("open of our own %s", names[i]), open(path, O_RDONLY));
+        if (fd >= 0)
+            close(fd);
+    }
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        sprintf(path, "/proc/%d/%s", pid, links[i]);
+        RESULT(CASE("readlink of %s", links[i]), readlink(path, to, sizeof to) > 0 ? 0 : -1);
+        RESULT(CASE("stat through %s", links[i]), access(path, F_OK));
+        strcat(path, "/etc");
+        RESULT(CASE("a name beyond %s", links[i]), access(path, F_OK));
+    }
+    void *list;
+    size_t size;
+    RESULT("robust list of another user's task", syscall(SYS_get_robust_list, pid, &list, &size));
+    RESULT("robust list of our own", syscall(SYS_get_robust_list, 0, &list, &size));
+    int pidfd = syscall(SYS_pidfd_open, pid, 0);
+    RESULT("descriptor of another user's process", syscall(SYS_pidfd_getfd, pidfd, 1, 0));
+    RESULT("signal to another user's process", syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0));
+    close(pidfd);
+}
+
 static void limits(void) {
     static const struct { int which; const char *name; } known[] = {
         {RLIMIT_MEMLOCK, "MEMLOCK"}, {RLIMIT_MSGQUEUE, "MSGQUEUE"}, {RLIMIT_NICE, "NICE"}, {RLIMIT_RTPRIO, "RTPRIO"},
@@ -125,6 +161,9 @@ int main(void) {
             _exit(2);
         RESULT("another user", process_vm_readv(child, &mine, 1, &there, 1, 0));
         RESULT("another user, itself", process_vm_readv(getpid(), &mine, 1, &there, 1, 0));
+        // As after an execve: who gave root up cannot be looked into, not even by itself.
+        prctl(PR_SET_DUMPABLE, 1);
+        private(child);
         _exit(0);
     }
     waitpid(other, NULL, 0);

@@ -188,6 +188,13 @@ fn start(
     cwd: Vec<u8>,
     tty: bool,
 ) -> Result<(), (u8, String)> {
+    if let Err(e) = kernel.lookup_dir(0, &cwd) {
+        let shown = String::from_utf8_lossy(&cwd).into_owned();
+        let message = format!(
+            "the working directory {shown} cannot be entered in the guest ({e}): choose one with --workdir"
+        );
+        return Err((125, message));
+    }
     let name = argv.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();
     let path = envp.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or_default().to_vec();

@@ -23,6 +23,8 @@ const QUEUES_MAX: usize = 256;
 /// RLIMIT_MSGQUEUE's number and what it is when nothing was set.
 const RLIMIT_MSGQUEUE: u32 = 12;
 const DEFAULT_BYTES: u64 = 819_200;
+/// Bytes charged for all queues of the sandbox at most: users are cheap for a guest that is root.
+const ALL: u64 = 64 << 20;
 /// What Linux charges for each message besides its bytes: a pointer and a tree node.
 const PER_MESSAGE: u64 = 8 + 48;
 
@@ -176,8 +178,9 @@ impl Kernel {
             self.process_of(tid).and_then(|p| p.rlimits.get(&RLIMIT_MSGQUEUE)).map_or(DEFAULT_BYTES, |l| l.0);
         let used: u64 =
             self.ipc.mqueues.iter().filter(|(_, q)| q.owner.0 == who.fsuid).map(|(_, q)| q.charge).sum();
-        // Whatever the limit says, queues are the host's memory.
-        if used.saturating_add(charge) > limit.min(64 << 20) {
+        // Whatever the limits of users say, queues are the host's memory.
+        let all: u64 = self.ipc.mqueues.iter().map(|(_, q)| q.charge).sum();
+        if used.saturating_add(charge) > limit || all.saturating_add(charge) > ALL {
             return Err(Errno::EMFILE);
         }
         let object = self.new_object();
@@ -302,5 +305,35 @@ impl Kernel {
         let Some(q) = self.ipc.mqueues.get(id) else { return String::new() };
         let n = q.notify.unwrap_or(Notify { pid: 0, signo: 0, value: 0 });
         format!("QSIZE:{:<10} NOTIFY:{:<5} SIGNO:{:<5} NOTIFY_PID:{:<6}\n", q.bytes(), 0, n.signo, n.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Limits;
+    use crate::platform::fake::FakePlatform;
+
+    #[test]
+    fn queues_of_many_users_share_one_limit() {
+        let platform = std::sync::Arc::new(FakePlatform::new(64 << 20));
+        let mut k = Kernel::new(platform, Limits::default()).unwrap();
+        let attr = Attr { most: 50, size: 8192 };
+        let open = |k: &mut Kernel, n: u32| {
+            let flags = linux_raw_sys::general::O_CREAT | 2;
+            k.mqueue_open(0, format!("q{n}").as_bytes(), flags, 0o600, Some(attr))
+        };
+        let made = (0..1000)
+            .take_while(|n| {
+                let file = open(&mut k, *n);
+                // Each belongs to another user, whose own limit it is far below.
+                for (id, queue) in k.ipc.mqueues.iter_mut() {
+                    queue.owner.0 = 1 + u32::try_from(id).unwrap();
+                }
+                file.is_ok()
+            })
+            .count();
+        assert_eq!(made, 162);
+        assert_eq!(open(&mut k, 2000), Err(Errno::EMFILE));
     }
 }

@@ -8,15 +8,23 @@ use crate::platform::{Gpa, PAGE_SIZE, TASK_SIZE, Va};
 use crate::task::Tid;
 
 impl Kernel {
-    /// The address space of a process whose memory `tid` may reach: one of the same user, or any for root. ESRCH, EPERM.
-    pub fn remote_mm(&self, tid: Tid, pid: u32) -> Result<u64, Errno> {
-        let target = self.task(pid).ok_or(Errno::ESRCH)?;
-        let mine = self.task(tid).ok_or(Errno::ESRCH)?;
+    /// Whether `tid` may look into a task's process: itself, one of the same user and group, or any for root (ptrace(2), "Ptrace access
+    /// mode checking"). System calls go by the caller's real ids (`real`), files of proc by those for files. ESRCH, EPERM.
+    pub fn may_inspect(&self, tid: Tid, target: Tid, real: bool) -> Result<(), Errno> {
+        let target = self.task(target).ok_or(Errno::ESRCH)?;
         let it = &self.processes.get(&target.pid).ok_or(Errno::ESRCH)?.creds;
         let me = self.creds_of(tid);
-        let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
-            && [it.gid, it.egid, it.sgid].iter().all(|g| *g == me.gid);
-        if same || me.euid == 0 || target.mm == mine.mm { Ok(target.mm) } else { Err(Errno::EPERM) }
+        let own = self.task(tid).is_some_and(|t| t.pid == target.pid || t.mm == target.mm);
+        let (uid, gid) = if real { (me.uid, me.gid) } else { (me.fsuid, me.fsgid) };
+        let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == uid)
+            && [it.gid, it.egid, it.sgid].iter().all(|g| *g == gid);
+        if own || same || me.euid == 0 { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// The address space of a task whose memory `tid` may reach; see [`Kernel::may_inspect`]. ESRCH, EPERM.
+    pub fn remote_mm(&self, tid: Tid, target: Tid, real: bool) -> Result<u64, Errno> {
+        self.may_inspect(tid, target, real)?;
+        self.task(target).map(|t| t.mm).ok_or(Errno::ESRCH)
     }
 
     /// The page at `va` whatever its protection, to be read or written for a debugger, and how many bytes lie in it from there.

@@ -30,7 +30,10 @@ fn end(c: &Context<'_>, fd: u64, write: bool) -> Result<(u64, OpenFile), Errno> 
     let id = c.k.file_of(c.tid, int(fd))?;
     let f = c.k.open_file(id)?;
     let forbidden = if write { 0 } else { 1 };
-    if f.flags & O_PATH != 0 || f.flags & 3 == forbidden { Err(Errno::EBADF) } else { Ok((id, f)) }
+    if f.flags & O_PATH != 0 || f.flags & 3 == forbidden {
+        return Err(Errno::EBADF);
+    }
+    if c.k.became_private(c.tid, &f) { Err(Errno::EINVAL) } else { Ok((id, f)) }
 }
 
 /// A position in user memory, or the file's own. EFAULT, EINVAL.

@@ -53,6 +53,7 @@ fn set_robust_list(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 fn get_robust_list(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [tid, head, len, ..] = *a;
     let tid = if int(tid) == 0 { c.tid } else { u32::try_from(int(tid)).map_err(|_| Errno::ESRCH)? };
+    c.k.may_inspect(c.tid, tid, true)?;
     let list = c.k.task(tid).ok_or(Errno::ESRCH)?.robust_list;
     c.k.put_u64(c.tid, len, 24)?;
     c.k.put_u64(c.tid, head, list)?;

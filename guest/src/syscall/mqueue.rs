@@ -15,7 +15,7 @@ pub const TABLE: &[Entry] = &[
         240,
         "mq_open",
         &[Arg::Path, Arg::Hex, Arg::Octal, Arg::Ptr],
-        "64 MiB in all queues of a user, whatever the limit; no mqueue file system",
+        "64 MiB in all queues together, whatever the limits; no mqueue file system",
         mq_open,
     ),
     Entry::full(241, "mq_unlink", &[Arg::Path], mq_unlink),

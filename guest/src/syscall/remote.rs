@@ -71,7 +71,8 @@ fn transfer(c: &mut Context<'_>, a: &[u64; 6], write: bool) -> SysResult {
     if remote.iter().all(|(_, len)| *len == 0) {
         return ret(0);
     }
-    let other = other_mm(c, int(pid))?;
+    let pid = u32::try_from(int(pid)).map_err(|_| Errno::ESRCH)?;
+    let other = c.k.remote_mm(c.tid, pid, true)?;
     let own = c.k.task(c.tid).map(|t| t.mm).ok_or(Errno::EFAULT)?;
     let (from, to) = if write { (own, other) } else { (other, own) };
     let (mut near, mut far) = (Pieces::new(local), Pieces::new(remote));
@@ -94,19 +95,4 @@ fn transfer(c: &mut Context<'_>, a: &[u64; 6], write: bool) -> SysResult {
         far.advance(n);
     }
     if done == 0 { Err(Errno::EFAULT) } else { ret(done) }
-}
-
-/// The address space of a process that the caller may look into (ptrace(2), "Ptrace access mode checking", with real credentials).
-/// ESRCH, EPERM.
-fn other_mm(c: &Context<'_>, pid: i32) -> Result<u64, Errno> {
-    let tid = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
-    let task = c.k.task(tid).ok_or(Errno::ESRCH)?;
-    let (me, target) = (c.k.process_of(c.tid).ok_or(Errno::ESRCH)?, c.k.process_of(tid).ok_or(Errno::ESRCH)?);
-    if me.pid == target.pid || me.creds.euid == 0 {
-        return Ok(task.mm);
-    }
-    let (m, t) = (&me.creds, &target.creds);
-    let same = [t.uid, t.euid, t.suid].iter().all(|u| *u == m.uid)
-        && [t.gid, t.egid, t.sgid].iter().all(|g| *g == m.gid);
-    if same { Ok(task.mm) } else { Err(Errno::EPERM) }
 }

@@ -35,6 +35,9 @@ fn end(c: &Context<'_>, fd: u64) -> Result<End, Errno> {
     if file.flags & O_PATH != 0 {
         return Err(Errno::EBADF);
     }
+    if c.k.became_private(c.tid, &file) {
+        return Err(Errno::EINVAL);
+    }
     let pipe = match file.kind {
         FileKind::Pipe { pipe, .. } => Some(pipe),
         _ => None,

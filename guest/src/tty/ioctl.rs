@@ -191,9 +191,7 @@ fn flow(c: &mut Context<'_>, end: &TtyEnd, action: i32) -> SysResult {
         2 | 3 => {
             let index = if action == 2 { super::flag::VSTOP } else { super::flag::VSTART };
             let ch = t.termios.char(index);
-            if ch != 0 {
-                t.output.push_back(ch);
-            }
+            t.send_flow(ch);
         }
         _ => return Err(Errno::EINVAL),
     }

@@ -344,6 +344,13 @@ impl Tty {
         }
     }
 
+    /// Sends a START or STOP character to the other side (tcflow(3)), where there is one; it is lost on a side that does not read.
+    pub fn send_flow(&mut self, c: u8) {
+        if c != 0 && self.output.len() < 2 * QUEUE {
+            self.output.push_back(c);
+        }
+    }
+
     /// Output processing of one character.
     fn put_char(&mut self, c: u8) {
         let t = self.termios;
@@ -522,6 +529,15 @@ mod tests {
         assert_eq!(echoed(&mut t), "a^A\x08 \x08\x08 \x08\x08 \x08b\r\n");
         feed(&mut t, b"ab\tc\x7f\x7f\n");
         assert_eq!(echoed(&mut t), "ab\tc\x08 \x08\x08\x08\x08\x08\x08\x08\r\n");
+    }
+
+    #[test]
+    fn flow_characters_do_not_pile_up_without_a_reader() {
+        let mut t = Tty::default();
+        for _ in 0..3 * QUEUE {
+            t.send_flow(0x13);
+        }
+        assert_eq!(t.output.len(), 2 * QUEUE);
     }
 
     #[test]

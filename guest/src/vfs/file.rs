@@ -334,6 +334,9 @@ impl Kernel {
         if let FileKind::Tty(end) = f.kind {
             return self.tty_read(tid, &f, end, iovecs);
         }
+        if self.became_private(tid, &f) {
+            return Ok(Outcome::Return(0));
+        }
         let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut done = self.moved_before(tid).min(total);
         let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
@@ -410,6 +413,9 @@ impl Kernel {
         if let FileKind::Tty(end) = f.kind {
             return self.tty_write(tid, &f, end, iovecs);
         }
+        if self.became_private(tid, &f) {
+            return Ok(Outcome::Return(0));
+        }
         let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
         let mut done = self.moved_before(tid).min(total);
         let begun = done;
@@ -484,6 +490,11 @@ impl Kernel {
         {
             let mode = node.stat.mode;
             node.stat.mode &= !(0o4000 | if mode & 0o010 != 0 { 0o2000 } else { 0 });
+            let left = node.stat.mode;
+            if left != mode && self.is_live(inode) {
+                // The host would not do it for a sandbox that runs as root.
+                let _ = self.live_chmod(inode, left);
+            }
         }
     }
 

@@ -29,6 +29,11 @@ fn mode_of(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
 }
 
+/// Whether a file of this mode runs with its owner's or group's rights: a user of the host would get those of whoever a guest likes.
+fn lends_rights(mode: u32) -> bool {
+    mode & S_IFMT == S_IFREG && (mode & 0o4000 != 0 || mode & 0o2010 == 0o2010)
+}
+
 impl Kernel {
     fn live_base(&self, fs: FsKind) -> Option<Arc<OwnedFd>> {
         match &self.vfs.mounts.of(fs)?.what {
@@ -263,7 +268,7 @@ impl Kernel {
         self.files.get(file).and_then(|f| f.kind.inode()).is_some_and(|i| self.is_live(i))
     }
 
-    /// Makes a name on the host, owned by the caller. EPERM for devices and sockets.
+    /// Makes a name on the host, owned by the caller. EPERM for devices and sockets, and for programs that run with their owner's rights.
     pub(super) fn live_create(
         &mut self,
         creds: &Creds,
@@ -272,6 +277,9 @@ impl Kernel {
         kind: &Kind,
         stat: &Stat,
     ) -> Result<InodeId, Errno> {
+        if lends_rights(stat.mode) {
+            return Err(Errno::EPERM);
+        }
         let at = self.live_dir(dir)?;
         let mode = mode_of(stat.mode);
         match (stat.mode & S_IFMT, kind) {
@@ -345,8 +353,13 @@ impl Kernel {
         self.live_lookup(dir, name).map(drop)
     }
 
-    /// Changes mode bits on the host.
+    /// Changes mode bits on the host. EPERM where a program would run with its owner's rights from then on.
     pub fn live_chmod(&mut self, inode: InodeId, mode: u32) -> Result<(), Errno> {
+        self.live_refresh(inode)?;
+        let now = self.vfs.inode(inode)?.stat.mode;
+        if lends_rights(now & S_IFMT | mode & 0o7777) && !lends_rights(now) {
+            return Err(Errno::EPERM);
+        }
         let node = self.live_node(inode)?;
         rustix::fs::chmod(by_descriptor(&node), mode_of(mode)).map_err(gone_wrong)?;
         self.live_refresh(inode)

@@ -1,7 +1,7 @@
 //! Changing the tree: making, linking, renaming and removing names; listing directories.
 
 use super::inode::{Dir, FsKind, Kind, ROOT, S_IFDIR, S_IFLNK, Target, dtype};
-use super::path::{Last, MAY_EXEC, MAY_WRITE, Walk};
+use super::path::{Last, MAY_EXEC, MAY_READ, MAY_WRITE, Walk};
 use super::{InodeId, Stat, lower};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -275,6 +275,15 @@ impl Kernel {
         }
         if node.is_dir() {
             return Err(Errno::EPERM);
+        }
+        // fs.protected_hardlinks (proc(5)): who does not own a file links it only where it could as well be a copy.
+        if creds.fsuid != 0 && creds.fsuid != node.stat.uid {
+            let mode = node.stat.mode;
+            let plain =
+                node.file_type() == super::inode::S_IFREG && mode & 0o4000 == 0 && mode & 0o2010 != 0o2010;
+            if !plain || self.permission(&creds, inode, MAY_READ | MAY_WRITE).is_err() {
+                return Err(Errno::EPERM);
+            }
         }
         self.may_change(&creds, walk.parent)?;
         if self.vfs.upper_count >= super::inode::MAX_UPPER_INODES {

@@ -172,6 +172,21 @@ impl Kernel {
         (rest == ["mem"]).then_some((process.pid, task.mm))
     }
 
+    /// The task that a file of proc tells too much about for other users: what it holds in memory and where that lies.
+    pub(super) fn synth_private(&self, path: &str) -> Option<crate::task::Tid> {
+        const PRIVATE: [&str; 7] = ["mem", "maps", "smaps", "smaps_rollup", "environ", "auxv", "io"];
+        let (_, task, _, rest) = self.synth_task(path)?;
+        rest.as_slice().first().filter(|name| rest.len() == 1 && PRIVATE.contains(name)).map(|_| task.tid)
+    }
+
+    /// Whether an open file tells of a process that is no business of `tid`'s any more: since it was opened, a set-user-id program may have
+    /// been started there. As on Linux, where the file stays with the memory that was, nothing can be read from it or written to it.
+    pub(crate) fn became_private(&self, tid: crate::task::Tid, f: &super::OpenFile) -> bool {
+        let super::FileKind::Inode(id) = f.kind else { return false };
+        let Ok(Kind::Synth(path)) = self.vfs.inode(id).map(|n| &n.kind) else { return false };
+        self.synth_private(path).is_some_and(|target| self.may_inspect(tid, target, false).is_err())
+    }
+
     /// Mode of the node at a path, or `None` where nothing is.
     fn shape(&self, path: &str) -> Option<u32> {
         let dir = S_IFDIR | 0o555;
@@ -241,8 +256,15 @@ impl Kernel {
         let Ok(text) = std::str::from_utf8(name) else { return Ok(None) };
         let path = format!("{above}/{text}");
         let Some(mode) = self.shape(&path) else { return Ok(None) };
-        if let Some(id) = self.vfs.synth.get(&path) {
-            return Ok(Some(*id));
+        if let Some(id) = self.vfs.synth.get(&path).copied() {
+            // The process may have other credentials by now, or be another one with the same id.
+            let owner = self.synth_task(&path).map(|(p, ..)| (p.creds.euid, p.creds.egid));
+            if let Some((uid, gid)) = owner
+                && let Ok(node) = self.vfs.inode_mut(id)
+            {
+                (node.stat.uid, node.stat.gid) = (uid, gid);
+            }
+            return Ok(Some(id));
         }
         if self.vfs.synth.len() >= MAX_SYNTH {
             self.sweep_synth();
@@ -299,6 +321,10 @@ impl Kernel {
         }
         let (process, task, _, rest) = self.synth_task(path).ok_or(Errno::ENOENT)?;
         let fs = self.fs_contexts.get(task.fs);
+        // These links lead on without asking for rights on the way.
+        if matches!(rest.as_slice(), ["exe" | "cwd" | "root"] | ["fd", _]) {
+            self.may_inspect(tid, task.tid, false).map_err(|_| Errno::EACCES)?;
+        }
         match rest.as_slice() {
             ["exe"] if process.exe.is_empty() => Err(Errno::ENOENT),
             ["exe"] => Ok(Link::Path(process.exe.clone())),

@@ -322,8 +322,8 @@ impl Kernel {
             },
             Kind::Special => Err(Errno::ENXIO),
             Kind::Work if self.process_of(tid).is_some_and(|p| p.pid != 1) => Err(Errno::EACCES),
-            Kind::Synth(path) => match self.synth_memory(path) {
-                Some((pid, _)) => self.remote_mm(tid, pid).map(|_| ()).map_err(|_| Errno::EACCES),
+            Kind::Synth(path) => match self.synth_private(path) {
+                Some(target) => self.may_inspect(tid, target, false).map_err(|_| Errno::EACCES),
                 None => Ok(()),
             },
             _ => Ok(()),

@@ -67,12 +67,8 @@ pub(super) fn pidfd_getfd(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let pid = process(c, fd)?;
     let them = c.k.processes.get(&pid).ok_or(Errno::ESRCH)?;
-    let me = c.k.process_of(c.tid).ok_or(Errno::ESRCH)?;
-    let (m, t) = (&me.creds, &them.creds);
-    if m.euid != 0 && [t.uid, t.euid, t.suid].iter().any(|u| *u != m.fsuid) {
-        return Err(Errno::EPERM);
-    }
     let thread = them.threads.iter().next().copied().ok_or(Errno::ESRCH)?;
+    c.k.may_inspect(c.tid, thread, true)?;
     let file = c.k.file_of(thread, int(target))?;
     c.k.file_ref(file);
     ret(u64::from(c.k.install_fd(c.tid, file, true)?))
