@@ -45,13 +45,15 @@ mod creds;
 mod pidfd;
 mod wait;
 
+const NO_SETUID: &str = "set-user-ID and set-group-ID bits mean nothing, as under PR_SET_NO_NEW_PRIVS";
+
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
     Entry::full(39, "getpid", &[], |c, _| ret(u64::from(c.pid()?))),
     Entry::partial(56, "clone", &[CLONES, Arg::Hex, Arg::Ptr, Arg::Ptr, Arg::Hex], NO_NAMESPACES, clone),
     Entry::full(57, "fork", &[], fork),
     Entry::full(58, "vfork", &[], vfork),
-    Entry::full(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], execve),
+    Entry::partial(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], NO_SETUID, execve),
     Entry::full(60, "exit", &[Arg::Int], exit),
     Entry::full(61, "wait4", &[Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::wait4),
     refused(101, "ptrace", Errno::EPERM, "no process may trace another"),
@@ -94,7 +96,13 @@ pub const TABLE: &[Entry] = &[
     Entry::full(247, "waitid", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::waitid),
     refused(312, "kcmp", Errno::ENOSYS, "checkpointing aid"),
     refused(317, "seccomp", Errno::EINVAL, "no filters inside the sandbox"),
-    Entry::full(322, "execveat", &[Arg::DirFd, Arg::Path, Arg::Ptr, Arg::Ptr, Arg::Hex], execveat),
+    Entry::partial(
+        322,
+        "execveat",
+        &[Arg::DirFd, Arg::Path, Arg::Ptr, Arg::Ptr, Arg::Hex],
+        NO_SETUID,
+        execveat,
+    ),
     Entry::full(334, "rseq", &[Arg::Ptr, Arg::Uint, Arg::Hex, Arg::Hex], rseq),
     Entry::full(
         424,

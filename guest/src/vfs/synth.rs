@@ -179,8 +179,9 @@ impl Kernel {
         rest.as_slice().first().filter(|name| rest.len() == 1 && PRIVATE.contains(name)).map(|_| task.tid)
     }
 
-    /// Whether an open file tells of a process that is no business of `tid`'s any more: since it was opened, a set-user-id program may have
-    /// been started there. As on Linux, where the file stays with the memory that was, nothing can be read from it or written to it.
+    /// Whether an open file tells of a process that is no business of `tid`'s any more: since it was opened the process may have got other
+    /// credentials, or its id another process. Nothing can be read from it or written to it then, as on Linux, where it stays with the
+    /// memory that was.
     pub(crate) fn became_private(&self, tid: crate::task::Tid, f: &super::OpenFile) -> bool {
         let super::FileKind::Inode(id) = f.kind else { return false };
         let Ok(Kind::Synth(path)) = self.vfs.inode(id).map(|n| &n.kind) else { return false };
