@@ -172,6 +172,10 @@ impl Kernel {
             return self.live_write(inode, offset, data);
         }
         self.copy_up(inode)?;
+        let old = self.vfs.inode(inode)?.stat.size;
+        if offset > old {
+            self.clear_tail(inode, old)?;
+        }
         let mut done = 0;
         while done < data.len() {
             let at = offset + u64_of(done);
@@ -192,6 +196,18 @@ impl Kernel {
         node.stat.mtime = now;
         node.stat.ctime = now;
         Ok(done)
+    }
+
+    /// Clears the last page of a file in memory from `end` on: what a mapping left beyond the end must read as zeroes once the file grows.
+    fn clear_tail(&mut self, inode: InodeId, end: u64) -> Result<(), Errno> {
+        let Kind::File(pages) = &self.vfs.inode(inode)?.kind else { return Ok(()) };
+        let within = end % PAGE_SIZE;
+        match pages.get(&(end / PAGE_SIZE)) {
+            Some(gpa) if within != 0 => {
+                Ok(self.platform.write(*gpa + within, &vec![0; us(PAGE_SIZE - within)])?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a regular file `len` bytes long. EISDIR, EINVAL, EFBIG.
@@ -219,21 +235,15 @@ impl Kernel {
         }
         self.copy_up(inode)?;
         let now = self.now_pair();
-        let platform = self.platform.clone();
         let charge = self.charge_of(inode);
+        let old = self.vfs.inode(inode)?.stat.size;
+        self.clear_tail(inode, old.min(len))?;
         let node = self.vfs.inode_mut(inode)?;
         node.stat.size = len;
         node.stat.mtime = now;
         node.stat.ctime = now;
         let Kind::File(pages) = &mut node.kind else { return Err(Errno::EINVAL) };
         let gone = pages.split_off(&len.div_ceil(PAGE_SIZE));
-        // What lies beyond the new end must read as zeroes should the file grow again.
-        let within = len % PAGE_SIZE;
-        if within != 0
-            && let Some(gpa) = pages.get(&(len / PAGE_SIZE))
-        {
-            platform.write(gpa + within, &vec![0; us(PAGE_SIZE - within)])?;
-        }
         node.stat.blocks = u64_of(pages.len()) * 8;
         if !gone.is_empty() {
             self.unmap_file(inode, len.next_multiple_of(PAGE_SIZE), u64::MAX)?;

@@ -107,6 +107,18 @@ fn a_file_cut_short_leaves_its_mappings_and_comes_back_when_it_grows() {
     let mut seen = [0; 4];
     assert_eq!(k.inode_read(inode, 4096, &mut seen), Ok(4));
     assert_eq!(seen, 7u32.to_le_bytes());
+    // What a mapping left beyond the end is not what the file holds once it grows, whatever makes it grow.
+    for grow in [0, 1] {
+        k.inode_truncate(inode, 100).unwrap();
+        k.put_u32(1, va + 2000, 7).unwrap();
+        if grow == 0 {
+            k.inode_truncate(inode, 4096).unwrap();
+        } else {
+            k.inode_write(inode, 3000, b"x").unwrap();
+        }
+        assert_eq!(k.inode_read(inode, 2000, &mut seen), Ok(4));
+        assert_eq!(seen, [0; 4]);
+    }
 }
 
 #[test]
