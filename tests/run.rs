@@ -459,6 +459,15 @@ fn a_program_that_waits_for_nothing_is_said_to_be_stuck_or_can_be_ended() {
 }
 
 #[test]
+fn a_processor_that_is_kept_busy_delays_neither_timers_nor_input_of_the_other() {
+    let script = "while :; do :; done & p=$!; for i in 1 2 3 4 5; do sleep 0.02; read line && echo $line; done; kill $p; echo end";
+    for cpus in ["1", "2"] {
+        let outcome = guest(&["--cpus", cpus], "/bin/sh".as_ref(), &["-c", script], b"a\nb\nc\nd\ne\n");
+        assert_eq!((outcome.status, outcome.text().as_str()), (0, "a\nb\nc\nd\ne\nend\n"), "{cpus} vCPUs");
+    }
+}
+
+#[test]
 fn a_summary_lists_calls_and_what_was_refused_although_linux_has_it() {
     let asker = program("refused", Link::Static);
     let outcome = guest(&["--summary", "--json"], &asker, &[], b"");

@@ -290,6 +290,7 @@ impl Driver<'_> {
                         }
                         deadline = Some(deadline.map_or(live.check_memory, |d| d.min(live.check_memory)));
                     }
+                    shared.set_watch(&poll, deadline);
                     shared.set_idle(true);
                     drop(kernel);
                     let slept = self.sleep(live, deadline, &poll);
@@ -345,6 +346,7 @@ impl Driver<'_> {
                 return Ok(Some(Stop::Control));
             }
         }
+        self.shared.set_watch(&polls, kernel.next_deadline());
         match due {
             Some(due) => {
                 if live.ticker.is_none() {

@@ -9,11 +9,12 @@ use crate::machine::{Machine, now};
 use crate::signal::Ticker;
 use crate::vcpu::KvmVcpu;
 use guest::kernel::{Kernel, Next};
-use guest::platform::Platform;
+use guest::platform::{Ns, Platform};
 use guest::task::Tid;
 use kvm_ioctls::VmFd;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar};
 use std::thread::JoinHandle;
 
@@ -30,8 +31,21 @@ pub struct Shared {
     /// Further vCPUs that are not waiting.
     busy: AtomicUsize,
     error: Ordered<Option<Error>>,
-    /// The first vCPU's thread sleeps, or is about to.
+    /// The first vCPU's thread sleeps, or is about to, and nobody has woken it yet.
     idle: AtomicBool,
+    /// Further vCPUs' threads that wait for work.
+    waiters: AtomicUsize,
+    /// The guest's first deadline as the first vCPU's thread saw it last; `Ns::MAX` for none.
+    due: AtomicU64,
+    /// Digest of the host descriptors that it watches.
+    watched: AtomicU64,
+}
+
+/// Tells one list of host descriptors from another.
+fn digest(polls: &[(i32, bool, bool)]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    polls.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Shared {
@@ -46,6 +60,9 @@ impl Shared {
             busy: AtomicUsize::new(0),
             error: Ordered::new(Rank::Error, None),
             idle: AtomicBool::new(false),
+            waiters: AtomicUsize::new(0),
+            due: AtomicU64::new(Ns::MAX),
+            watched: AtomicU64::new(digest(&[])),
         }
     }
 
@@ -56,6 +73,10 @@ impl Shared {
 
     /// Wakes a waiting vCPU thread; all of them when a task may run on some only.
     pub fn notify(&self, kernel: &Kernel) {
+        // Waking nobody would still cost a call of the host.
+        if self.waiters.load(Ordering::Acquire) == 0 {
+            return;
+        }
         if kernel.sched.is_bound() {
             self.work.notify_all();
         } else {
@@ -66,6 +87,33 @@ impl Shared {
     /// The first vCPU's thread is about to sleep, or has slept; call with the kernel's lock held.
     pub fn set_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Release);
+    }
+
+    /// The first vCPU's thread watches these host descriptors and knows of this deadline; call with the kernel's lock held.
+    pub fn set_watch(&self, polls: &[(i32, bool, bool)], due: Option<Ns>) {
+        self.watched.store(digest(polls), Ordering::Release);
+        self.due.store(due.unwrap_or(Ns::MAX), Ordering::Release);
+    }
+
+    /// Whether the guest has a timer that ends before the first vCPU's thread looks.
+    fn is_due_earlier(&self, kernel: &Kernel) -> bool {
+        kernel.next_deadline().is_some_and(|d| d < self.due.load(Ordering::Acquire))
+    }
+
+    /// Whether the first vCPU's thread has to see to something that it does not know of: an answer, an end, a host descriptor.
+    fn is_news(&self, kernel: &Kernel) -> bool {
+        kernel.exited.is_some()
+            || !kernel.work.outbox.is_empty()
+            || digest(&kernel.host_polls()) != self.watched.load(Ordering::Acquire)
+    }
+
+    /// Wakes the first vCPU's thread if it sleeps; false when it does not, or is woken already. Call with the kernel's lock held.
+    fn wake_first(&self, machine: &Machine) -> bool {
+        let asleep = self.idle.swap(false, Ordering::AcqRel);
+        if asleep {
+            machine.wake_first();
+        }
+        asleep
     }
 
     /// An error that ended a further vCPU.
@@ -203,12 +251,9 @@ fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), E
             if kernel.sched.waiting() > 0 {
                 shared.notify(&kernel);
                 // The first vCPU can run it too.
-                if shared.idle.load(Ordering::Acquire) {
-                    machine.kick(0);
-                }
+                shared.wake_first(machine);
             }
-            // An answer, an end, or a host descriptor to watch: the first vCPU sees to it.
-            if kernel.exited.is_some() || !kernel.work.outbox.is_empty() || !kernel.host_polls().is_empty() {
+            if shared.is_news(&kernel) && !shared.wake_first(machine) {
                 machine.kick(0);
             }
             continue;
@@ -216,10 +261,17 @@ fn serve(shared: &Shared, machine: &Machine, vcpu: &mut KvmVcpu) -> Result<(), E
         kernel.save_fpu(vcpu);
         ticker.disarm()?;
         shared.busy.fetch_sub(1, Ordering::AcqRel);
-        shared.parked.notify_all();
-        machine.kick(0);
+        if !shared.active.load(Ordering::Acquire) {
+            shared.parked.notify_all();
+        }
+        // Asleep, it may be the one that finds the guest at rest; else it is left alone unless there is something new.
+        if !shared.wake_first(machine) && (shared.is_news(&kernel) || shared.is_due_earlier(&kernel)) {
+            machine.kick(0);
+        }
         loop {
+            shared.waiters.fetch_add(1, Ordering::AcqRel);
             kernel.wait(&shared.work);
+            shared.waiters.fetch_sub(1, Ordering::AcqRel);
             if shared.dismissed.load(Ordering::Acquire) {
                 return Ok(());
             }

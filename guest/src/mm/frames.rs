@@ -86,6 +86,12 @@ impl Frames {
         self.find(gpa).map_or(PAGE_SIZE, |u| u.end - gpa)
     }
 
+    /// The range around `gpa` (page-aligned) that has the same count of references; at least a page.
+    pub fn span(&self, gpa: Gpa) -> (Gpa, Gpa) {
+        let at = self.used.range(..=gpa).next_back().filter(|(_, u)| gpa < u.end);
+        at.map_or((gpa, gpa + PAGE_SIZE), |(s, u)| (*s, u.end))
+    }
+
     /// Whether the page at `gpa` is backed by a host file.
     pub fn is_file(&self, gpa: Gpa) -> bool {
         self.find(gpa).is_some_and(|u| u.file)

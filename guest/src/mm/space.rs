@@ -17,6 +17,9 @@ pub struct Space<'a> {
     pub platform: &'a dyn Platform,
 }
 
+/// What is copied at once at a write to a page that others share: the leaves that a shadow MMU maps at one fault (8).
+const COW_BLOCK: u64 = 8 * PAGE_SIZE;
+
 fn access(prot: Prot, cow: bool) -> Access {
     Access { write: prot.contains(Prot::WRITE) && !cow, exec: prot.contains(Prot::EXEC) }
 }
@@ -112,37 +115,74 @@ impl Space<'_> {
         Ok(())
     }
 
-    /// Gives a page that is copy-on-write its own frame. `page` lies in a piece and a mapping.
+    /// Gives a page that is copy-on-write its own frame, and its neighbours theirs where that spares faults: all of its run within a
+    /// large page when nobody else refers to it any more, and a block of [`COW_BLOCK`] when it has to be copied. `page` lies in a
+    /// piece and a mapping.
     pub fn break_cow(&mut self, page: Va) -> Result<(), Errno> {
-        let prot = self.mm.find(page).map_or(Prot::empty(), |(_, v)| v.prot);
-        let Some((_, piece)) = self.mm.pieces_in(page, page + PAGE_SIZE).first().copied() else {
-            return Ok(());
+        let Some((start, piece)) = self.mm.piece(page).filter(|(_, p)| p.cow) else { return Ok(()) };
+        let Some((from, vma)) = self.mm.find(page) else { return Ok(()) };
+        let (prot, own) = (vma.prot, vma.is_private_anon());
+        let gpa = piece.gpa + (page - start);
+        // What is mapped here with one count of references.
+        let (first, last) = self.frames.span(gpa);
+        let low = start.max(from).max(page - (gpa - first).min(page));
+        let high = piece.end.min(vma.end).min(page.saturating_add(last - gpa));
+        let within = |size: u64| {
+            let base = page & !(size - 1);
+            (base.max(low), (base + size).min(high))
         };
-        if !piece.cow {
-            return Ok(());
-        }
-        if self.frames.refs(piece.gpa) == 1 {
-            self.mm.pieces.remove(&page);
-            self.mm.add_piece(page, Piece { cow: false, ..piece });
+        if self.frames.refs(gpa) == 1 {
+            let (s, e) = within(LARGE_PAGE);
+            for (at, p) in self.mm.pieces_in(s, e) {
+                self.mm.pieces.remove(&at);
+                self.mm.add_piece(at, Piece { cow: false, ..p });
+            }
             if !prot.is_empty() {
-                self.platform.protect(self.mm.root, page, PAGE_SIZE, access(prot, false))?;
+                self.platform.protect(self.mm.root, s, e - s, access(prot, false))?;
             }
             return Ok(());
         }
-        let fresh = self.frames.alloc(self.platform, PAGE_SIZE, PAGE_SIZE, 0)?;
-        let mut data = vec![0; us(PAGE_SIZE)];
-        let copied = self
-            .platform
-            .read(piece.gpa, &mut data)
-            .and_then(|()| self.platform.write(fresh, &data))
-            .and_then(|()| self.platform.unmap(self.mm.root, page, PAGE_SIZE));
+        // The pages of an in-memory file stay the file's until they are written themselves.
+        if prot.contains(Prot::WRITE) && (own || self.frames.is_file(gpa)) {
+            let (s, e) = within(COW_BLOCK);
+            // Where memory is short, or a file has become too short, the page alone may do.
+            if e - s > PAGE_SIZE {
+                match self.copy_pages(s, e, prot) {
+                    Err(_) if self.mm.piece(page).is_some_and(|(_, p)| p.cow) => {}
+                    other => return other,
+                }
+            }
+        }
+        self.copy_pages(page, page + PAGE_SIZE, prot)
+    }
+
+    /// Gives a range within one piece frames of its own with the same contents.
+    fn copy_pages(&mut self, start: Va, end: Va, prot: Prot) -> Result<(), Errno> {
+        let len = end - start;
+        let Some((s, old)) = self.mm.piece(start) else { return Ok(()) };
+        let old = old.gpa + (start - s);
+        let fresh = self.frames.alloc(self.platform, len, PAGE_SIZE, 0)?;
+        let mut data = vec![0; us(len)];
+        let copied = self.platform.read(old, &mut data).and_then(|()| {
+            let mut to = fresh;
+            for page in data.chunks(us(PAGE_SIZE)) {
+                // A fresh frame is zero, and takes no memory of the host before it is written.
+                if page.iter().any(|b| *b != 0) {
+                    self.platform.write(to, page)?;
+                }
+                to += PAGE_SIZE;
+            }
+            self.platform.unmap(self.mm.root, start, len)
+        });
         if let Err(e) = copied {
-            self.frames.release(self.platform, fresh, PAGE_SIZE);
+            self.frames.release(self.platform, fresh, len);
             return Err(e.into());
         }
-        self.mm.pieces.remove(&page);
-        self.frames.release(self.platform, piece.gpa, PAGE_SIZE);
-        self.back(page, PAGE_SIZE, fresh, false, prot)
+        for (at, p) in self.mm.pieces_in(start, end) {
+            self.mm.pieces.remove(&at);
+            self.frames.release(self.platform, p.gpa, p.end - at);
+        }
+        self.back(start, len, fresh, false, prot)
     }
 
     /// Moves the pieces of `from..from+len` to `to`; the mapping there exists already with protection `prot`.

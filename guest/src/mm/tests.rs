@@ -241,6 +241,66 @@ fn a_forked_copy_and_its_parent_write_apart_and_share_what_is_shared() {
 }
 
 #[test]
+fn a_write_after_a_fork_copies_a_block_and_the_last_owner_gets_its_whole_run_back() {
+    let mut r = rig();
+    r.map(BASE, 32 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+    r.map(BASE + 40 * PAGE_SIZE, 4 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+    for page in (0..32).filter(|p| *p != 13) {
+        r.k.copy_out(1, va(page), format!("page {page}").as_bytes()).unwrap();
+    }
+    let used = r.k.frames.free_bytes();
+    let child = r.k.mm_fork(r.mm).unwrap();
+    assert_eq!(r.k.page_fault(1, va(11) + 5, 7), Fault::Resolved);
+    r.check();
+    assert_eq!(used - r.k.frames.free_bytes(), 8 * PAGE_SIZE);
+    let cow = |r: &Rig, mm, page| r.k.mms.get(mm).unwrap().piece(va(page)).unwrap().1.cow;
+    for page in 0..32 {
+        assert_eq!(cow(&r, r.mm, page), !(8..16).contains(&page), "page {page}");
+        let text = if page == 13 { vec![0; 6] } else { format!("page {page}").into_bytes() };
+        let mut seen = vec![0; text.len()];
+        r.k.copy_out(1, va(11), b"mine 11").unwrap();
+        assert_eq!(r.k.mm_read_partial(child, va(page), &mut seen), text.len());
+        assert_eq!(seen, text, "what the child has");
+        if page != 11 {
+            assert_eq!(r.k.copy_in_vec(1, va(page), text.len()).unwrap(), text);
+        }
+    }
+    // The child is the only one that has the old block now: it writes in place, and gets no more than that.
+    r.k.touch(child, va(9), Prot::WRITE).unwrap();
+    assert_eq!(used - r.k.frames.free_bytes(), 8 * PAGE_SIZE);
+    assert!((0..32).all(|page| cow(&r, child, page) != (8..16).contains(&page)));
+    r.k.mm_release(child);
+    assert_eq!(r.k.page_fault(1, va(30), 7), Fault::Resolved);
+    r.check();
+    assert!((16..32).all(|page| !cow(&r, r.mm, page)), "one fault for all of it");
+    assert!(cow(&r, r.mm, 40), "another mapping");
+    r.k.mm_release(r.mm);
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+}
+
+#[test]
+fn a_block_ends_with_its_mapping() {
+    let mut r = rig();
+    r.map(BASE, 8 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
+    for page in 0..8 {
+        r.k.copy_out(1, va(page), b"both").unwrap();
+    }
+    r.k.mprotect(r.mm, BASE, 2 * PAGE_SIZE, 1).unwrap();
+    r.k.munmap(r.mm, va(6), PAGE_SIZE).unwrap();
+    let child = r.k.mm_fork(r.mm).unwrap();
+    assert_eq!(r.k.page_fault(1, va(4), 7), Fault::Resolved);
+    r.check();
+    let cow: Vec<bool> = [0, 1, 2, 3, 4, 5, 7]
+        .iter()
+        .map(|p| r.k.mms.get(r.mm).unwrap().piece(va(*p)).unwrap().1.cow)
+        .collect();
+    assert_eq!(cow, [true, true, false, false, false, false, true]);
+    r.k.mm_release(child);
+    r.k.mm_release(r.mm);
+    assert_eq!(r.k.frames.free_bytes(), r.free);
+}
+
+#[test]
 fn wipe_on_fork_ranges_read_as_zeroes_in_a_forked_sandbox() {
     let mut r = rig();
     r.map(BASE, 2 * PAGE_SIZE, RW, ANON | FIXED).unwrap();
