@@ -116,7 +116,7 @@ impl Space<'_> {
     }
 
     /// Gives a page that is copy-on-write its own frame, and its neighbours theirs where that spares faults: all of its run within a
-    /// large page when nobody else refers to it any more, and a block of [`COW_BLOCK`] when it has to be copied. `page` lies in a
+    /// large page when nobody else refers to it any more, and a block of eight pages when it has to be copied. `page` lies in a
     /// piece and a mapping.
     pub fn break_cow(&mut self, page: Va) -> Result<(), Errno> {
         let Some((start, piece)) = self.mm.piece(page).filter(|(_, p)| p.cow) else { return Ok(()) };
