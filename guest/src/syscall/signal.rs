@@ -197,12 +197,12 @@ pub(super) fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         1.. => {
             // A thread's id names its process here.
             let pid = c.k.task(pid.unsigned_abs()).map_or(pid.unsigned_abs(), |t| t.pid);
-            c.k.processes.get(&pid).map(|p| p.pid).into_iter().collect()
+            Some(pid).filter(|p| c.k.exists(*p)).into_iter().collect()
         }
         -1 => c.k.processes.keys().copied().filter(|p| *p != 1 && *p != own).collect(),
         _ => {
             let group = if pid == 0 { pgid } else { pid.unsigned_abs() };
-            c.k.processes.values().filter(|p| p.pgid == group).map(|p| p.pid).collect()
+            c.k.processes.values().filter(|p| p.pgid == group && c.k.exists(p.pid)).map(|p| p.pid).collect()
         }
     };
     let sig = signo(sig, true)?;
@@ -272,7 +272,7 @@ fn rt_sigqueueinfo(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let pid = u32::try_from(int(pid)).map_err(|_| Errno::ESRCH)?;
     // A thread's id names its process here.
     let pid = c.k.task(pid).map_or(pid, |t| t.pid);
-    if !c.k.processes.contains_key(&pid) {
+    if !c.k.exists(pid) {
         return Err(Errno::ESRCH);
     }
     let sig = signo(int(sig), true)?;

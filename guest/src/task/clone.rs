@@ -216,6 +216,7 @@ impl Kernel {
         p.aux = ProcessAux {
             vforked: a.flags & flag::VFORK != 0,
             keep_caps: p.aux.keep_caps,
+            oom_score_adj: p.aux.oom_score_adj,
             personality: p.aux.personality,
             thp_disabled: p.aux.thp_disabled,
             tty_given_up: p.aux.tty_given_up,

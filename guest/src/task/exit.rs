@@ -192,6 +192,14 @@ impl Kernel {
         }
     }
 
+    /// Whether a process is there for those who look for it by its number. What outlived its parent and has ended is gone, as an init
+    /// would have reaped it, unless process 1 takes care itself; should it do so later, wait(2) still finds the dead.
+    pub fn exists(&self, pid: u32) -> bool {
+        let Some(p) = self.processes.get(&pid) else { return false };
+        let left = p.parent == 1 && p.aux.adopted && p.zombie.is_some();
+        !left || self.processes.get(&1).is_some_and(|init| init.aux.reaps)
+    }
+
     /// The program that is process 1 need not know that it is to reap what others leave behind: only so many such zombies are kept.
     fn forget_adopted(&mut self) {
         let zombie = |p: &&crate::task::Process| p.parent == 1 && p.aux.adopted && p.zombie.is_some();
@@ -272,6 +280,26 @@ mod tests {
         assert_eq!(k.exited, None);
         k.exit_process(1, ExitStatus::Code(7));
         assert_eq!(k.exited, Some(ExitStatus::Code(7)));
+    }
+
+    #[test]
+    fn a_dead_orphan_is_gone_unless_process_one_waits_for_any_child() {
+        let mut k = kernel(&[(1, 0), (2, 1), (3, 2)]);
+        let mut vcpu = crate::platform::fake::FakeVcpu::new(0);
+        k.sched.push(1);
+        assert_eq!(k.next(&mut vcpu), Next::Run(1));
+        k.exit_process(2, ExitStatus::Code(0));
+        assert!(k.exists(2) && k.exists(3));
+        k.exit_process(3, ExitStatus::Code(0));
+        assert!(k.exists(2) && !k.exists(3));
+        // kill(3, 0)
+        assert_eq!(call(&mut k, &mut vcpu, 1, 62, 3), Next::Run(1));
+        assert_eq!(k.tasks[&1].regs.rax, crate::errno::Errno::ESRCH.to_rax());
+        // wait4(2) changes nothing, wait4(-1) finds what was left.
+        assert_eq!(call(&mut k, &mut vcpu, 1, 61, 2), Next::Run(1));
+        assert!(k.tasks[&1].regs.rax == 2 && !k.exists(3));
+        assert_eq!(call(&mut k, &mut vcpu, 1, 61, u64::MAX), Next::Run(1));
+        assert!(k.tasks[&1].regs.rax == 3 && k.processes[&1].aux.reaps);
     }
 
     #[test]

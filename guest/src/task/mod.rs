@@ -220,6 +220,10 @@ pub struct ProcessAux {
     pub tty_given_up: bool,
     /// It outlived its parent and was given to process 1 or a subreaper.
     pub adopted: bool,
+    /// It has waited for any child or for a group's: it takes care of what it adopts.
+    pub reaps: bool,
+    /// What was written to oom_score_adj, -1000..=1000.
+    pub oom_score_adj: i32,
 }
 
 /// A process's stop by a signal, and what its parent has still to hear of it.

@@ -52,14 +52,14 @@ impl Kernel {
             "stat" | "statm" | "status" => mapped(&self.mm_maps_text(mm)),
             _ => 0,
         };
-        let (process, task, _, rest) = self.synth_task(path).ok_or(Errno::ESRCH)?;
+        let (process, task, by_thread, rest) = self.synth_task(path).ok_or(Errno::ESRCH)?;
         let rss = vsize.min(self.platform.resident());
         let text = match rest.as_slice() {
             ["cmdline"] => return Ok(process.cmdline.clone()),
             ["environ"] => return Ok(process.environ.clone()),
             ["auxv"] => return Ok(process.auxv.clone()),
             ["comm"] => format!("{}\n", name_of(task)),
-            ["stat"] => self.stat_line(process, task, vsize, rss),
+            ["stat"] => self.stat_line(process, task, by_thread, vsize, rss),
             ["statm"] => format!("{} {} 0 0 0 {} 0\n", vsize / 4096, rss / 4096, rss / 4096),
             ["status"] => self.status_text(process, task, vsize, rss),
             ["limits"] => limits_text(process),
@@ -88,7 +88,7 @@ impl Kernel {
             // The default: anonymous memory, ELF headers, private huge pages. There are no core dumps.
             ["coredump_filter"] => "00000033\n".into(),
             ["net", name] => self.net_text(name).ok_or(Errno::ENOENT)?,
-            ["oom_score_adj"] => "0\n".into(),
+            ["oom_score_adj"] => format!("{}\n", process.aux.oom_score_adj),
             ["io"] => "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n\
                        cancelled_write_bytes: 0\n"
                 .into(),
@@ -108,18 +108,49 @@ impl Kernel {
         Ok(text.into_bytes())
     }
 
-    fn stat_line(&self, process: &Process, task: &Task, vsize: u64, rss: u64) -> String {
-        let ticks = task.cpu_ns / 10_000_000;
+    /// The lines `cpu` and `cpuN` of proc's stat, `up` ns after the start: what living processes used and what reaped ones left to their
+    /// parents, in ticks of 10 ms. Time is not kept by vCPU: each has an equal share.
+    pub(super) fn cpu_lines(&self, up: u64) -> String {
+        let mut used = (0_u64, 0_u64);
+        for p in self.processes.values() {
+            let (user, system) = self.process_times(p.pid);
+            used.0 = used.0.saturating_add(user).saturating_add(p.aux.child_cpu_ns);
+            used.1 = used.1.saturating_add(system).saturating_add(p.aux.child_system_ns);
+        }
+        let cpus = u64::try_from(self.limits.cpus).unwrap_or(1).max(1);
+        let (user, system) = (used.0 / 10_000_000, used.1 / 10_000_000);
+        let idle = (up / 10_000_000).saturating_mul(cpus).saturating_sub(user.saturating_add(system));
+        let line =
+            |share: u64| format!("{} 0 {} {} 0 0 0 0 0 0\n", user / share, system / share, idle / share);
+        let mut text = format!("cpu  {}", line(1));
+        for n in 0..cpus {
+            text.push_str(&format!("cpu{n} {}", line(cpus)));
+        }
+        text
+    }
+
+    /// The line of proc's stat for a process, or for one of its threads (`by_thread`).
+    fn stat_line(&self, process: &Process, task: &Task, by_thread: bool, vsize: u64, rss: u64) -> String {
+        let (user, system) = if by_thread { self.task_times(task) } else { self.process_times(process.pid) };
+        let [user, system] = [user, system].map(|ns| ns / 10_000_000);
+        let [child_user, child_system] =
+            [process.aux.child_cpu_ns, process.aux.child_system_ns].map(|ns| ns / 10_000_000);
+        let tty = self.controlling_tty(process.pid);
+        let terminal = tty.map_or(0, crate::tty::pts::device_number);
+        let foreground = tty.and_then(|n| self.tty(n).ok()).map_or(-1, |t| i64::from(t.group));
         let (state, _) = state_of(process, task);
         let started = process.started / 10_000_000;
         format!(
-            "{} ({}) {state} {} {} {} 0 -1 4194304 0 0 0 0 {ticks} 0 0 0 20 0 {} 0 {started} {vsize} {} \
+            "{} ({}) {state} {} {} {} {terminal} {foreground} 4194304 0 0 0 0 {user} {system} {child_user} {child_system} \
+             {} {} {} 0 {started} {vsize} {} \
              18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
             task.tid,
             name_of(task),
             process.parent,
             process.pgid,
             process.sid,
+            i64::from(task.aux.nice) + 20,
+            task.aux.nice,
             process.threads.len(),
             rss / 4096,
             process.exit_signal,
@@ -189,12 +220,16 @@ impl Kernel {
     /// Writes a file of proc: a task's name; the out-of-memory score is accepted and has no effect. EACCES, EINVAL, ESRCH.
     pub(super) fn synth_write(&mut self, path: &str, data: &[u8]) -> Result<usize, Errno> {
         let (_, task, _, rest) = self.synth_task(path).ok_or(Errno::EACCES)?;
-        let tid = task.tid;
+        let (tid, pid) = (task.tid, task.pid);
         match rest.as_slice() {
             ["oom_score_adj"] => {
                 let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
                 let score: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
-                if (-1000..=1000).contains(&score) { Ok(data.len()) } else { Err(Errno::EINVAL) }
+                if !(-1000..=1000).contains(&score) {
+                    return Err(Errno::EINVAL);
+                }
+                self.processes.get_mut(&pid).ok_or(Errno::ESRCH)?.aux.oom_score_adj = score;
+                Ok(data.len())
             }
             ["comm"] => {
                 let mut name = [0; 16];

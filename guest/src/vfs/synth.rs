@@ -150,7 +150,7 @@ impl Kernel {
             ["proc", pid, rest @ ..] => (number(pid)?, rest),
             _ => return None,
         };
-        let process = self.processes.get(&pid)?;
+        let process = self.processes.get(&pid).filter(|p| self.exists(p.pid))?;
         match rest {
             ["task", tid, rest @ ..] => {
                 let task = self.tasks.get(&number(tid)?).filter(|t| t.pid == pid)?;
@@ -361,7 +361,12 @@ impl Kernel {
         match parts.as_slice() {
             ["proc"] => {
                 fixed.extend(PROC_TOP.iter().filter(|n| **n != "sys").map(|n| (*n).to_owned()));
-                names.extend(self.processes.keys().map(|p| (numbered + u64::from(*p), p.to_string())));
+                names.extend(
+                    self.processes
+                        .keys()
+                        .filter(|p| self.exists(**p))
+                        .map(|p| (numbered + u64::from(*p), p.to_string())),
+                );
             }
             ["sys", "devices", "system", "cpu"] => {
                 for n in 0..u64_of(self.limits.cpus) {
@@ -460,11 +465,7 @@ impl Kernel {
             ["proc", "meminfo"] => self.meminfo(""),
             ["sys", "devices", "system", "node", "node0", "meminfo"] => self.meminfo("Node 0 "),
             ["proc", "stat"] => {
-                let line = " 0 0 0 0 0 0 0 0 0 0\n";
-                let mut text = format!("cpu {line}");
-                for n in 0..cpus {
-                    text.push_str(&format!("cpu{n}{line}"));
-                }
+                let mut text = self.cpu_lines(up);
                 let boot = self.platform.realtime().saturating_sub(up) / 1_000_000_000;
                 text.push_str(&format!(
                     "intr 0\nctxt 0\nbtime {boot}\nprocesses {}\nprocs_running {}\nprocs_blocked 0\n",

@@ -425,10 +425,32 @@ fn proc_self_shows_the_process_and_its_descriptors() {
     assert_eq!(text("/proc/self/mem"), Err(Errno::EIO), "nothing is mapped at 0");
     let stat = text("/proc/self/stat").unwrap();
     assert!(stat.starts_with("1 (a (name)) R 0 1 1 "), "{stat}");
-    assert_eq!(stat.rsplit(") ").next().unwrap().split_whitespace().count(), 50, "52 fields: proc(5)");
+    let fields = |stat: &str| -> Vec<String> {
+        stat.rsplit(") ").next().unwrap().split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(fields(&stat).len(), 50, "52 fields: proc(5)");
+    // No terminal; nothing used yet.
+    assert_eq!(fields(&stat)[4..6], ["0", "-1"], "{stat}");
+    assert_eq!(fields(&stat)[11..17], ["0", "0", "0", "0", "20", "0"], "{stat}");
     let status = text("/proc/self/status").unwrap();
     assert!(status.contains("\nUid:\t0\t0\t0\t0\n"), "{status}");
     assert!(text("/proc/self/fdinfo/5").unwrap().contains("flags:\t02100000\n"));
+    assert_eq!(text("/proc/self/oom_score_adj").unwrap(), "0\n");
+    k.synth_write("proc/1/oom_score_adj", b"-17\n").unwrap();
+    assert_eq!(k.synth_write("proc/1/oom_score_adj", b"1001"), Err(Errno::EINVAL));
+    // Times of the dead are kept: 3 s in user mode and 2 s in the kernel, in ticks.
+    let aux = &mut k.processes.get_mut(&1).unwrap().aux;
+    (aux.dead_cpu_ns, aux.child_system_ns) = (3_000_000_000, 2_000_000_000);
+    let mut text = |path: &str| {
+        let file = k.open_path(1, AT_FDCWD, path.as_bytes(), g::O_RDONLY, 0).unwrap();
+        let FileKind::Inode(id) = k.files.get(file).unwrap().kind else { panic!("{path} is no inode") };
+        contents(&mut k, id).unwrap()
+    };
+    assert_eq!(text("/proc/self/oom_score_adj"), "-17\n");
+    let stat = text("/proc/self/stat");
+    assert_eq!(fields(&stat)[11..15], ["300", "0", "0", "200"], "{stat}");
+    assert_eq!(fields(&text("/proc/self/task/1/stat"))[11], "0");
+    assert!(text("/proc/stat").starts_with("cpu  300 0 200 "));
     k.processes.get_mut(&1).unwrap().creds.fsuid = 1000;
     let denied =
         |k: &mut Kernel, path: &[u8], flags| k.open_path(1, AT_FDCWD, path, flags, 0o644).unwrap_err();

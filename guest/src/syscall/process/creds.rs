@@ -11,7 +11,7 @@ pub(super) fn target(c: &Context<'_>, pid: u64) -> Result<u32, Errno> {
     let pid = if int(pid) == 0 { c.pid()? } else { u32::try_from(int(pid)).map_err(|_| Errno::ESRCH)? };
     // A thread's id names its process.
     let pid = c.k.task(pid).map_or(pid, |t| t.pid);
-    if c.k.processes.contains_key(&pid) { Ok(pid) } else { Err(Errno::ESRCH) }
+    if c.k.exists(pid) { Ok(pid) } else { Err(Errno::ESRCH) }
 }
 
 pub(super) fn getpgid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {

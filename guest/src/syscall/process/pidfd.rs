@@ -32,7 +32,7 @@ pub(super) fn pidfd_open(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     }
     let pid = u32::try_from(int(pid)).ok().filter(|p| *p > 0).ok_or(Errno::EINVAL)?;
     // A thread's id is no process's.
-    if !c.k.processes.contains_key(&pid) {
+    if !c.k.exists(pid) {
         return Err(if c.k.task(pid).is_some() { Errno::ENOENT } else { Errno::ESRCH });
     }
     let file = c.k.pidfd_open(pid, flags)?;

@@ -106,6 +106,15 @@ fn consume(c: &mut Context<'_>, pid: u32, event: Event, options: u32) -> (u64, u
     times
 }
 
+/// Who waits for whatever child there is takes care of what it adopts (see `Kernel::exists`).
+fn take_care(c: &mut Context<'_>, want: &Wanted) -> Result<(), Errno> {
+    let pid = c.pid()?;
+    if let (Wanted::Any | Wanted::Group(_), Some(p)) = (want, c.k.processes.get_mut(&pid)) {
+        p.aux.reaps = true;
+    }
+    Ok(())
+}
+
 fn own_group(c: &Context<'_>) -> u32 {
     c.k.process_of(c.tid).map_or(0, |p| p.pgid)
 }
@@ -123,6 +132,7 @@ pub(super) fn wait4(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         p if p > 0 => Wanted::Pid(p.unsigned_abs()),
         p => Wanted::Group(p.unsigned_abs()),
     };
+    take_care(c, &want)?;
     match find(c, &want, options | WEXITED)? {
         Some((pid, event)) => {
             let times = consume(c, pid, event, options);
@@ -161,6 +171,7 @@ pub(super) fn waitid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         _ => return Err(Errno::EINVAL),
     };
     let mut b = [0; 128];
+    take_care(c, &want)?;
     match find(c, &want, options)? {
         Some((pid, event)) => {
             let (code, status) = event.siginfo();
