@@ -384,6 +384,35 @@ fn what_a_program_writes_stays_in_the_sandbox() {
 }
 
 #[test]
+fn an_orphan_that_ended_is_gone_until_process_one_waits_for_any_child() {
+    // Process 1 first waits for its own child only, as a runtime for applications does.
+    let code = r#"
+import os, time
+r, w = os.pipe()
+child = os.fork()
+if child == 0:
+    orphan = os.fork()
+    if orphan == 0:
+        os._exit(5)
+    os.write(w, str(orphan).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+orphan = int(os.read(r, 20))
+for _ in range(1000):
+    try:
+        os.kill(orphan, 0)
+    except ProcessLookupError:
+        print("gone", os.path.exists(f"/proc/{orphan}"), str(orphan) in os.listdir("/proc"))
+        break
+    time.sleep(0.01)
+pid, status = os.wait()
+print(pid == orphan, os.waitstatus_to_exitcode(status))
+"#;
+    let o = python(&[], code, b"");
+    assert_eq!((o.text().as_str(), o.status), ("gone False False\nTrue 5\n", 0), "{}", o.stderr);
+}
+
+#[test]
 fn proc_self_describes_the_program() {
     let code = r#"
 import os, sys

@@ -445,13 +445,30 @@ static int wait_for(int signal) {
     return got[signal];
 }
 
+// The terminal and its foreground group as /proc/self/stat has them, which ps(1) shows.
+static void in_proc(const char *when, int has) {
+    char b[1024] = "";
+    int fd = open("/proc/self/stat", O_RDONLY), terminal = -2, foreground = -2;
+    ssize_t n = read(fd, b, sizeof b - 1);
+    close(fd);
+    char *rest = n > 0 ? strrchr(b, ')') : NULL;
+    if (rest)
+        sscanf(rest, ") %*c %*d %*d %*d %d %d", &terminal, &foreground);
+    struct stat s;
+    fstat(slave, &s);
+    CHECK(CASE("tty_nr %s", when), terminal == (has ? (int)s.st_rdev : 0));
+    CHECK(CASE("tpgid %s", when), foreground == (has ? getpid() : -1));
+}
+
 // What a session leader sees; it is a child, so its lines come by a pipe in the right order: the parent waits for it.
 static void leader(void) {
     int fd, n;
     char b[64];
     RESULT("/dev/tty without a terminal", open("/dev/tty", O_RDWR));
+    in_proc("without a terminal", 0);
     RESULT("TIOCSCTTY", ioctl(slave, TIOCSCTTY, 0));
     RESULT("TIOCSCTTY again", ioctl(slave, TIOCSCTTY, 0));
+    in_proc("of a leader", 1);
     CHECK("tcgetsid", tcgetsid(slave) == getpid());
     CHECK("tcgetpgrp", tcgetpgrp(slave) == getpid());
     CHECK("tcgetpgrp through the master", tcgetpgrp(master) == getpid());
