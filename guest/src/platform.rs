@@ -95,9 +95,6 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
     /// Drops the contents of an anonymous range: it reads as zeroes, uses no host memory, and no vCPU holds a
     /// translation to the old pages any more.
     fn discard(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError>;
-    /// Tells that a page-aligned anonymous range, writable for a task, is likely to be used soon. A hint: where first touches are
-    /// dear the machine may take memory of the host for it at once.
-    fn expect_use(&self, _gpa: Gpa, _len: u64) {}
     /// Anonymous bytes resident in the sandbox process, from the host's own count; used for the memory limit.
     fn resident(&self) -> u64;
 

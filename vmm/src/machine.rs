@@ -36,9 +36,6 @@ pub struct Machine {
     running: Vec<AtomicU64>,
     /// Descriptor that ends the first vCPU's sleep, -1 while there is none.
     pub(crate) wake: AtomicI32,
-    /// Bytes of anonymous memory that may still be taken of the host before they are touched, and the most that this can be.
-    ahead: AtomicU64,
-    ahead_most: AtomicU64,
     out_rip: AtomicU8,
     /// Guest and host read the same counter.
     tsc_ok: AtomicBool,
@@ -71,8 +68,6 @@ impl Machine {
             threads,
             running,
             wake: AtomicI32::new(-1),
-            ahead: AtomicU64::new(0),
-            ahead_most: AtomicU64::new(0),
             out_rip: AtomicU8::new(RIP_UNKNOWN),
             tsc_ok,
             facts: OnceLock::new(),
@@ -110,13 +105,6 @@ impl Machine {
     /// Whether the system-call stub may run at privilege level 3 here.
     pub(crate) fn stub_at_user_level(&self) -> bool {
         self.facts().is_none_or(|f| f.syscall_level == 3)
-    }
-
-    /// Memory that the guest is likely to use soon may be taken of the host before it is touched: so many bytes more than it gave back,
-    /// none to begin with. A shadow MMU maps eight leaves at a fault where the host has their pages (see the prefill), and one where not.
-    pub fn allow_ahead(&self, bytes: u64) {
-        self.ahead_most.store(bytes, Ordering::Relaxed);
-        self.ahead.store(bytes, Ordering::Relaxed);
     }
 
     /// Guest code must not use the counter after all.
@@ -200,18 +188,7 @@ impl Platform for Machine {
     }
 
     fn discard(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {
-        let left = self.ahead.load(Ordering::Relaxed).saturating_add(len);
-        self.ahead.store(left.min(self.ahead_most.load(Ordering::Relaxed)), Ordering::Relaxed);
         self.arena.discard(gpa, len)
-    }
-
-    fn expect_use(&self, gpa: Gpa, len: u64) {
-        let left = self.ahead.load(Ordering::Relaxed);
-        // With EPT/NPT a first touch costs little more than taking the memory here.
-        if len <= left && !self.host.nested_paging {
-            self.ahead.store(left - len, Ordering::Relaxed);
-            let _ = self.arena.populate(gpa, len);
-        }
     }
 
     fn resident(&self) -> u64 {
@@ -309,35 +286,4 @@ pub fn now() -> Ns {
 
 fn ns(sec: i64, nsec: i64) -> Ns {
     u64::try_from(sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(nsec).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use guest::platform::FIRST_EXTENT;
-
-    fn resident(machine: &Machine, pages: usize) -> usize {
-        let mut seen = vec![0u8; pages];
-        let at = machine.arena.host(FIRST_EXTENT);
-        // SAFETY: the range lies inside the arena, and the vector has a byte for each page of it.
-        let done = unsafe { libc::mincore(at.cast(), pages << 12, seen.as_mut_ptr()) };
-        assert_eq!(done, 0);
-        seen.iter().filter(|p| **p & 1 != 0).count()
-    }
-
-    #[test]
-    fn memory_is_taken_ahead_only_as_far_as_allowed_and_never_before() {
-        let machine = Machine::new(1 << 30).unwrap();
-        machine.expect_use(FIRST_EXTENT, 16 << 12);
-        assert_eq!(resident(&machine, 64), 0, "nothing was allowed");
-        machine.allow_ahead(24 << 12);
-        machine.expect_use(FIRST_EXTENT, 16 << 12);
-        machine.expect_use(FIRST_EXTENT + (16 << 12), 16 << 12);
-        let first = if machine.host.nested_paging { 0 } else { 16 };
-        assert_eq!(resident(&machine, 64), first, "the second is more than is left");
-        machine.discard(FIRST_EXTENT, 16 << 12).unwrap();
-        assert_eq!(resident(&machine, 64), 0);
-        machine.expect_use(FIRST_EXTENT + (16 << 12), 16 << 12);
-        assert_eq!(resident(&machine, 64), first, "what was given back counts again");
-    }
 }

@@ -64,9 +64,6 @@ pub struct Args {
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The part of the memory limit that may be taken of the host before the program touches it.
-const AHEAD_PART: u64 = 8;
-
 /// Runs the program to its end.
 pub fn run(args: Args) -> anyhow::Result<u8> {
     let root = std::fs::File::open(&args.rootfs)
@@ -80,7 +77,6 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     let mut inbox = Inbox::new().context("cannot catch signals")?;
     let limits = Limits { memory: args.memory, cpus, ..Limits::default() };
     let mut sandbox = Sandbox::boot(Config { max_vcpus: cpus, ..Config::default() }, limits)?;
-    sandbox.machine().allow_ahead(args.memory / AHEAD_PART);
     {
         let mut kernel = sandbox.kernel();
         kernel.mount_root(root.into()).map_err(|e| anyhow!("cannot mount the root directory: {e}"))?;

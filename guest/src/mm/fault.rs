@@ -2,7 +2,7 @@
 
 use super::Fault;
 use super::space::Space;
-use super::vma::{Backing, Prot, Special, VmFlags, Vma};
+use super::vma::{Backing, Prot, VmFlags, Vma};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::align_up;
@@ -14,9 +14,6 @@ use std::os::fd::AsFd;
 /// Mappings up to this many bytes are backed whole when they are made: a guest page fault costs an exit (50 us on nested hosts),
 /// while backing costs the host nothing before the first touch.
 pub const POPULATE_MAX: u64 = 32 << 20;
-
-/// Anonymous memory made in parts up to this many bytes is likely to be used soon.
-pub const USED_SOON_MAX: u64 = 256 << 10;
 
 /// #PF error code: the access was a write.
 const PF_WRITE: u64 = 2;
@@ -58,17 +55,7 @@ impl Kernel {
         for (s, e, key, vma) in todo {
             match vma.backing_at(s - key) {
                 Backing::File { file, offset } => self.populate_file(mm, file, offset, s, e, &vma)?,
-                backing => {
-                    self.populate_anon(mm, s, e, vma.prot)?;
-                    // What a program asks for in small parts it mostly uses; of the stack only little.
-                    let own = matches!(backing, Backing::Anon | Backing::Special(Special::Heap));
-                    if own && e - s <= USED_SOON_MAX && vma.prot.contains(Prot::WRITE) {
-                        let space = self.space(mm)?;
-                        if let Some((at, piece)) = space.mm.piece(s) {
-                            space.platform.expect_use(piece.gpa + (s - at), e - s);
-                        }
-                    }
-                }
+                _ => self.populate_anon(mm, s, e, vma.prot)?,
             }
         }
         Ok(())
