@@ -3,6 +3,7 @@
 //! Every armed timer has one entry in the kernel's queue, on `CLOCK_MONOTONIC`; those of processor time are in `cpu`.
 
 use crate::kernel::Kernel;
+use crate::num::u64_of;
 use crate::platform::Ns;
 use crate::signal::SigInfo;
 use crate::task::Tid;
@@ -15,11 +16,21 @@ pub mod cpu;
 /// Timers that one process may have.
 pub const MAX_TIMERS: usize = 1024;
 
+/// Timers of a shorter period fire at most once in this time, ns, and count what they missed: a storm of them must leave time for the guest.
+/// The slack that Linux gives to sleeping threads by default (prctl(2), PR_SET_TIMERSLACK). Where many timers are armed it is as much again
+/// for each [`SHARE`] of them.
+const SLACK: Ns = 50_000;
+
+/// So many timers may fire in one [`SLACK`].
+const SHARE: Ns = 4;
+
 /// An armed timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Armed {
     /// Next expiry on `CLOCK_MONOTONIC`, ns; 0 when disarmed.
     pub at: Ns,
+    /// When it is looked at: `at`, or later where its period is shorter than [`SLACK`].
+    pub due: Ns,
     /// Its place among entries of the same time.
     pub seq: u64,
     /// Period, ns; 0 for once.
@@ -67,12 +78,16 @@ pub struct ProcessTimers {
 impl Kernel {
     /// Arms (or, at 0, disarms) a timer in place of what it was.
     pub fn arm_timer(&mut self, action: &TimerAction, at: Ns, interval: Ns, relative: bool) {
+        self.enter_timer(action, Armed { at, due: at, seq: 0, interval, relative });
+    }
+
+    fn enter_timer(&mut self, action: &TimerAction, armed: Armed) {
         let seq = self.new_object();
         let Some(slot) = self.timer_slot(action) else { return };
-        let old = std::mem::replace(slot, Armed { at, seq, interval, relative });
-        self.time.timers.remove(&(old.at, old.seq));
-        if at != 0 {
-            self.time.timers.insert((at, seq), action.clone());
+        let old = std::mem::replace(slot, Armed { seq, ..armed });
+        self.time.timers.remove(&(old.due, old.seq));
+        if armed.at != 0 {
+            self.time.timers.insert((armed.due, seq), action.clone());
         }
     }
 
@@ -88,11 +103,10 @@ impl Kernel {
 
     /// Fires due timers.
     pub fn fire_timers(&mut self, now: Ns) {
-        while let Some(((at, seq), _)) = self.time.timers.first_key_value() {
-            if *at > now {
+        while let Some(key) = self.time.timers.first_key_value().map(|(key, _)| *key) {
+            if key.0 > now {
                 break;
             }
-            let key = (*at, *seq);
             let Some(action) = self.time.timers.remove(&key) else { break };
             let Some(armed) = self.timer_slot(&action).map(|a| *a) else { continue };
             // Expiries that were missed count as overruns and do not fire one by one.
@@ -104,7 +118,9 @@ impl Kernel {
                 Some(missed) => {
                     let step = armed.interval.saturating_mul(missed.saturating_add(1));
                     let next = armed.at.saturating_add(step).max(now.saturating_add(1));
-                    self.arm_timer(&action, next, armed.interval, armed.relative);
+                    let slack = SLACK.saturating_mul(1 + u64_of(self.time.timers.len()) / SHARE);
+                    let due = if armed.interval < slack { next.max(now.saturating_add(slack)) } else { next };
+                    self.enter_timer(&action, Armed { at: next, due, ..armed });
                     missed
                 }
             };
@@ -232,6 +248,18 @@ mod tests {
         assert_eq!(k.processes[&1].pending.queue.len(), 1);
         assert!(k.next_timer().unwrap() > 1_000_000_000);
         k.drop_process_timers(1);
+        assert_eq!(k.next_timer(), None);
+    }
+
+    #[test]
+    fn a_short_interval_leaves_time_for_the_guest() {
+        let mut k = Kernel::new(Arc::new(FakePlatform::new(1 << 30)), Limits::default()).unwrap();
+        k.processes.insert(1, Process::new(1, 0));
+        k.arm_timer(&TimerAction::IntervalReal(1), 1_000, 1_000, true);
+        k.fire_timers(1_000_000);
+        assert_eq!(k.next_timer(), Some(1_000_000 + SLACK));
+        assert_eq!(k.processes[&1].aux.timers.real.at, 1_001_000);
+        k.arm_timer(&TimerAction::IntervalReal(1), 0, 0, true);
         assert_eq!(k.next_timer(), None);
     }
 }

@@ -99,7 +99,7 @@ impl Kernel {
     /// Arms a timer for `at` on its clock, or disarms it with 0.
     pub fn arm_cpu_timer(&mut self, pid: u32, which: Which, at: Ns, interval: Ns) {
         if let Some(slot) = self.cpu_timer(pid, which) {
-            *slot = Armed { at, seq: 0, interval, relative: true };
+            *slot = Armed { at, due: at, seq: 0, interval, relative: true };
         }
         if at != 0 {
             self.watch_cpu(pid);
