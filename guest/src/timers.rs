@@ -29,7 +29,7 @@ const SHARE: Ns = 4;
 pub struct Armed {
     /// Next expiry on `CLOCK_MONOTONIC`, ns; 0 when disarmed.
     pub at: Ns,
-    /// When it is looked at: `at`, or later where its period is shorter than [`SLACK`].
+    /// When it is looked at: `at`, or later where its period is shorter than `SLACK`.
     pub due: Ns,
     /// Its place among entries of the same time.
     pub seq: u64,
