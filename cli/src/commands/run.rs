@@ -144,7 +144,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     }
     Ok(match status {
         ExitStatus::Code(code) => code,
-        ExitStatus::Signal(signal) => 128 + signal,
+        ExitStatus::Signal(signal) => 128 | signal,
     })
 }
 

@@ -141,7 +141,8 @@ impl Kernel {
             self.processes.remove(&pid);
         }
         self.forget_adopted();
-        if exit_signal != 0 && chld.handler != SIG_IGN {
+        // clone(2) takes any eight bits; what is no signal is not sent.
+        if (1..=64).contains(&exit_signal) && chld.handler != SIG_IGN {
             let (code, value) = status.siginfo();
             let (user, system) = (user / 10_000_000, system / 10_000_000);
             let mut info = SigInfo::from_user(exit_signal, code, pid, uid);
@@ -270,6 +271,15 @@ mod tests {
         assert_eq!((info.signo, info.code, info.fields[0], info.fields[1]), (17, 1, 2, 3));
         k.reap(2);
         assert!(!k.processes.contains_key(&2));
+    }
+
+    #[test]
+    fn an_exit_signal_that_is_none_is_not_sent() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        k.processes.get_mut(&2).unwrap().exit_signal = 255;
+        k.exit_process(2, ExitStatus::Code(0));
+        assert!(k.exited.is_none() && k.processes[&1].pending.queue.is_empty());
+        assert!(k.take_signal(1, u64::MAX).is_none());
     }
 
     #[test]
