@@ -218,7 +218,8 @@ static void one_program(int number, int calls) {
 
 int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], "inherited")) return inherited(atoi(argv[2]));
-    // Whoever started this may have left descriptors open.
+    // Whoever started this may have left descriptors open and signals ignored.
+    for (int number = 1; number < 65; number++) signal(number, SIG_DFL);
     close_range(3, ~0u, 0);
     int fd = argc > 1 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
     struct stat st;
