@@ -7,6 +7,7 @@ use benches::{build, median, target};
 use clap::Parser;
 use comfy_table::{Cell, Table, presets::NOTHING};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -30,6 +31,9 @@ struct Args {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// The sides in the order of the columns.
+const SIDES: [&str; 3] = ["native", "coppice", "runsc"];
 
 /// What one run came to.
 struct Run {
@@ -62,7 +66,8 @@ fn memory() -> String {
     format!("{}m", kib >> 10)
 }
 
-/// All sides of one workload as JSON. A side that prints something else than the host has no time.
+/// All sides of one workload as JSON. `differs` names the sides that printed something else than the host in some run: their times are
+/// of another piece of work.
 fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Result<Value, String> {
     let wrap = |words: &[&str]| -> Vec<String> {
         words.iter().map(|s| (*s).to_owned()).chain(workload.command.iter().cloned()).collect()
@@ -75,6 +80,7 @@ fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Resul
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     let mut stats = Value::Null;
     let mut wanted = None;
+    let mut differs = BTreeSet::new();
     for _ in 0..runs {
         for (side, argv) in sides.iter().enumerate() {
             workload.prepare(dir)?;
@@ -82,7 +88,7 @@ fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Resul
             let got = (run.stdout, run.status);
             let wanted = wanted.get_or_insert_with(|| got.clone());
             if got != *wanted {
-                continue;
+                differs.insert(SIDES[side]);
             }
             if side == 1 {
                 stats =
@@ -103,20 +109,24 @@ fn measure(workload: &Workload, coppice: &str, dir: &Path, runs: usize) -> Resul
     let per_second = exits as f64 / ours;
     Ok(json!({
         "name": workload.name, "native_s": native, "coppice_s": ours, "runsc_s": runsc, "coppice_to_native": ours / native,
-        "coppice_to_runsc": ours / runsc, "exits": exits, "exits_per_second": per_second, "faults": stats["faults"],
+        "coppice_to_runsc": ours / runsc, "differs": differs, "exits": exits, "exits_per_second": per_second, "faults": stats["faults"],
         "guest_page_faults": stats["guest_page_faults"], "calls": calls, "refused": refused, "refusals": stats["refused"],
     }))
 }
 
 fn row(table: &mut Table, figures: &Value) {
-    let seconds = |key: &str| figures[key].as_f64().map_or_else(|| "-".into(), |x| format!("{x:.3}"));
+    let differs = |side: &str| figures["differs"].as_array().is_some_and(|d| d.iter().any(|s| s == side));
+    let seconds = |side: &str| {
+        let mark = if differs(side) { "*" } else { "" };
+        figures[format!("{side}_s")].as_f64().map_or_else(|| "-".into(), |x| format!("{x:.3}{mark}"))
+    };
     let ratio = |key: &str| figures[key].as_f64().map_or_else(|| "-".into(), |x| format!("{x:.2}"));
     let count = |key: &str| figures[key].as_f64().map_or_else(|| "-".into(), |x| format!("{x:.0}"));
     let cells = [
         figures["name"].as_str().unwrap_or_default().to_owned(),
-        seconds("native_s"),
-        seconds("coppice_s"),
-        seconds("runsc_s"),
+        seconds("native"),
+        seconds("coppice"),
+        seconds("runsc"),
         ratio("coppice_to_native"),
         ratio("coppice_to_runsc"),
         count("exits"),
@@ -172,6 +182,9 @@ fn run(args: &Args) -> Result<(), String> {
         figures.push(measured);
     }
     println!("{table}");
+    if figures.iter().any(|f| f["differs"].as_array().is_some_and(|d| !d.is_empty())) {
+        println!("* printed something else than the host, so it may have done less");
+    }
     if let Some(file) = &args.json {
         std::fs::write(file, format!("{}\n", Value::from(figures)))
             .map_err(|e| format!("{}: {e}", file.display()))?;

@@ -3,31 +3,14 @@
 
 use std::fmt::Write as _;
 
-/// splitmix64.
-#[derive(Clone)]
-pub struct Random(pub u64);
+#[path = "../support/random.rs"]
+mod random;
 
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+pub use random::Random;
 
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len() as u64) as usize]
-    }
-
-    /// An or of some of these flags.
-    fn some(&mut self, flags: &[u64]) -> u64 {
-        flags.iter().filter(|_| self.below(3) == 0).fold(0, |a, f| a | f)
-    }
+/// An or of some of these flags.
+fn some(random: &mut Random, flags: &[u64]) -> u64 {
+    flags.iter().filter(|_| random.below(3) == 0).fold(0, |a, f| a | f)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +166,10 @@ impl Writer<'_> {
         let slot = self.room();
         let access = self.random.of(&[0_u64, 1, 2, 2, 2]);
         let (name, dirfd) = (self.name(), self.dirfd());
-        let flags = self.random.some(&[0o100, 0o100, 0o1000, 0o2000, 0o200, 0o400000, CLOEXEC]);
+        let flags = some(self.random, &[0o100, 0o100, 0o1000, 0o2000, 0o200, 0o400000, CLOEXEC]);
         let (flags, kind) = match self.random.below(12) {
             0 => (0o200000, Dir),
-            1 => (0o10000000 | self.random.some(&[0o200000, 0o400000, CLOEXEC]), PathOnly),
+            1 => (0o10000000 | some(self.random, &[0o200000, 0o400000, CLOEXEC]), PathOnly),
             2 => (0o20200000 | 2, File),
             3..=5 => (flags | access | 0o100, File),
             _ => (flags | access, File),
@@ -347,7 +330,7 @@ impl Writer<'_> {
             }
             26..=27 => {
                 let slot = self.room();
-                let flags = self.random.some(&[CLOEXEC, 0o40000]);
+                let flags = some(self.random, &[CLOEXEC, 0o40000]);
                 self.slots[slot] = Some(PipeRead);
                 self.slots[slot + 1] = Some(PipeWrite);
                 self.call(293, ".", &[format!("2{slot}"), format!("i{}", flags | NONBLOCK)]);
@@ -416,7 +399,7 @@ impl Writer<'_> {
             }
             11 => self.call(72, ".", &[fd, "i3".into(), "i0".into()]),
             12 => {
-                let flags = format!("i{}", NONBLOCK | self.random.some(&[0o2000, 0o40000]));
+                let flags = format!("i{}", NONBLOCK | some(self.random, &[0o2000, 0o40000]));
                 self.call(72, ".", &[fd, "i4".into(), flags]);
             }
             13..=14 => {
@@ -454,7 +437,7 @@ impl Writer<'_> {
     /// Sockets within the machine.
     fn sockets(&mut self) {
         let slot = self.room();
-        let flags = NONBLOCK | self.random.some(&[CLOEXEC]);
+        let flags = NONBLOCK | some(self.random, &[CLOEXEC]);
         let socket = self.fd(SOCKETS);
         let n = self.random.of(&[0, 1, 10, 100, 2000]);
         let unix = self.random.of(&["u:s", "u:t", "u@s", "u@t"]).to_owned();
@@ -589,7 +572,7 @@ impl Writer<'_> {
             }
             4..=7 => {
                 let operation = self.n(&[1, 1, 1, 3, 2]);
-                let events = u64::from(b as u32) | self.random.some(&[1 << 31, 1 << 30, 1 << 28]);
+                let events = u64::from(b as u32) | some(self.random, &[1 << 31, 1 << 30, 1 << 28]);
                 self.call(233, ".", &[epoll, operation, a, format!("E{x}:{events}")]);
             }
             8..=11 => {
@@ -634,7 +617,7 @@ impl Writer<'_> {
                     let (watch, name) = (self.fd(&[Inotify]), self.name());
                     let mask = format!(
                         "i{}",
-                        self.random.some(&[2, 4, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800, 8, 0x20]) | 0x100
+                        some(self.random, &[2, 4, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800, 8, 0x20]) | 0x100
                     );
                     self.call(254, ".", &[watch, name, mask]);
                 }

@@ -318,14 +318,7 @@ impl Kernel {
     /// The earliest time at which [`Kernel::run_timers`] has something to do.
     pub fn next_deadline(&self) -> Option<Ns> {
         let tasks = self.deadlines.0.first().map(|(t, _)| *t);
-        let timers = match (self.next_timer(), self.cpu_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        match (tasks, timers) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [tasks, self.next_timer(), self.cpu_deadline()].into_iter().flatten().min()
     }
 
     /// Says what this vCPU is to do now. Loads the chosen task's extended state.

@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
 use crate::poll::POLLOUT;
 use crate::task::Tid;
-use crate::vfs::file::{MAX_RW_COUNT, O_NONBLOCK, window};
+use crate::vfs::file::{MAX_RW_COUNT, O_NONBLOCK, iovec_total, window};
 use crate::wait::{Outcome, SysResult, WaitKey};
 
 /// Most that one receive moves before it returns a short count, bytes.
@@ -31,7 +31,7 @@ struct Want<'a> {
 
 impl Want<'_> {
     fn room(&self, most: u64) -> u64 {
-        self.iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(most)
+        iovec_total(self.iovecs).min(most)
     }
 
     fn has(&self, flag: u32) -> bool {

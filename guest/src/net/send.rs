@@ -7,7 +7,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
 use crate::task::Tid;
-use crate::vfs::file::{MAX_RW_COUNT, O_NONBLOCK, window};
+use crate::vfs::file::{O_NONBLOCK, iovec_total, window};
 use crate::wait::WaitKey;
 
 /// A send that is being tried.
@@ -68,7 +68,7 @@ impl Kernel {
 
     fn send_stream(&mut self, w: &Sending<'_>) -> Result<Progress<u64>, Errno> {
         let (id, m) = (w.id, w.m);
-        let total = m.iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+        let total = iovec_total(&m.iovecs);
         let mut done = w.attempt.done.min(total);
         loop {
             match self.stream_fault(id, m) {

@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{low8, u64_of};
 use crate::task::Tid;
+use crate::vfs::file::iovec_total;
 use crate::wait::WaitKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,7 +32,7 @@ fn header(s: &Socket, m: &Outgoing, to: IpAddr) -> Packet {
 impl Kernel {
     /// All of a message that must be sent whole. EMSGSIZE, EFAULT.
     pub(super) fn gather_message(&mut self, tid: Tid, m: &Outgoing, most: u64) -> Result<Vec<u8>, Errno> {
-        let total = m.iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n));
+        let total = iovec_total(&m.iovecs);
         if total > most {
             return Err(Errno::EMSGSIZE);
         }
@@ -99,7 +100,7 @@ impl Kernel {
         };
         let Address::Ip(ip, port) = dest else { return Err(Errno::EINVAL) };
         let most = if ip.is_ipv4() { MAX_UDP } else { MAX_UDP6 };
-        if m.iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)) > 0xffff {
+        if iovec_total(&m.iovecs) > 0xffff {
             return Err(Errno::EMSGSIZE);
         }
         if port == 0 {

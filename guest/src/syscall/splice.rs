@@ -4,7 +4,7 @@
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
-use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH, window};
+use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH, iovec_total, window};
 use crate::vfs::pipe::Pipe;
 use crate::vfs::{Device, FileKind, OpenFile};
 use crate::wait::{Block, Outcome, SysResult, WaitKey};
@@ -259,7 +259,7 @@ fn vmsplice(c: &mut Context<'_>, &[fd, va, count, flags, ..]: &[u64; 6]) -> SysR
     if e.pipe.is_none() {
         return Err(Errno::EBADF);
     }
-    let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+    let total = iovec_total(&iovecs);
     if total == 0 {
         return ret(0);
     }

@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
 use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use crate::task::Tid;
-use crate::vfs::file::{MAX_RW_COUNT, O_NONBLOCK};
+use crate::vfs::file::{O_NONBLOCK, iovec_total};
 use crate::vfs::{FileKind, InodeId, OpenFile};
 use crate::wait::{Block, Cause, Outcome, Restart, SysResult, WaitKey};
 use serde::{Deserialize, Serialize};
@@ -187,8 +187,7 @@ impl Kernel {
         end: TtyEnd,
         iovecs: &[(u64, u64)],
     ) -> SysResult {
-        let total =
-            us(iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT)).min(QUEUE);
+        let total = us(iovec_total(iovecs)).min(QUEUE);
         if total == 0 {
             return Ok(Outcome::Return(0));
         }
@@ -300,7 +299,7 @@ impl Kernel {
         end: TtyEnd,
         iovecs: &[(u64, u64)],
     ) -> SysResult {
-        let total = us(iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT));
+        let total = us(iovec_total(iovecs));
         let mut done = us(self.moved_before(tid)).min(total);
         let mut written = 0;
         loop {

@@ -18,6 +18,12 @@ use serde::{Deserialize, Serialize};
 
 /// Most bytes that one call moves (read(2)).
 pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
+
+/// What the vectors of one call come to, with that bound. Bytes.
+pub fn iovec_total(iovecs: &[(u64, u64)]) -> u64 {
+    iovecs.iter().fold(0u64, |total, (_, n)| total.saturating_add(*n)).min(MAX_RW_COUNT)
+}
+
 /// Bytes moved at a time between a file and user memory.
 const PIECE: u64 = 65536;
 /// Bytes that a call moves before it lets others have the kernel.
@@ -337,7 +343,7 @@ impl Kernel {
         if self.became_private(tid, &f) {
             return Ok(Outcome::Return(0));
         }
-        let total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+        let total = iovec_total(iovecs);
         let mut done = self.moved_before(tid).min(total);
         let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
         let begun = done;
@@ -416,7 +422,7 @@ impl Kernel {
         if self.became_private(tid, &f) {
             return Ok(Outcome::Return(0));
         }
-        let mut total = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(MAX_RW_COUNT);
+        let mut total = iovec_total(iovecs);
         let mut done = self.moved_before(tid).min(total);
         let begun = done;
         if total == 0 && !matches!(f.kind, FileKind::EventFd(_)) {

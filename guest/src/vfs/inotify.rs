@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{low32, u64_of, us};
 use crate::task::Tid;
-use crate::vfs::file::O_NONBLOCK;
+use crate::vfs::file::{O_NONBLOCK, iovec_total};
 use crate::wait::{Block, Outcome, SysResult, WaitKey};
 use linux_raw_sys::general as g;
 use serde::{Deserialize, Serialize};
@@ -192,7 +192,7 @@ impl Kernel {
 
     /// read(2): as many whole events as there is room for. EINVAL, EAGAIN.
     pub fn inotify_read(&mut self, tid: Tid, f: &OpenFile, id: u64, iovecs: &[(u64, u64)]) -> SysResult {
-        let room = us(iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n)).min(1 << 20));
+        let room = us(iovec_total(iovecs).min(1 << 20));
         let queue = self.objects.watches.queues.get_mut(id).ok_or(Errno::EBADF)?;
         let (mut bytes, mut taken) = (Vec::new(), 0);
         for event in &queue.queue {

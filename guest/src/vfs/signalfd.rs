@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::signal::{SigInfo, bit, frame};
 use crate::task::Tid;
-use crate::vfs::file::O_NONBLOCK;
+use crate::vfs::file::{O_NONBLOCK, iovec_total};
 use crate::wait::{Block, Outcome, SysResult, WaitKey};
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ impl Kernel {
 
     /// read(2): as many pending signals as there is room for. EINVAL, EAGAIN.
     pub fn signalfd_read(&mut self, tid: Tid, f: &OpenFile, id: u64, iovecs: &[(u64, u64)]) -> SysResult {
-        let room = iovecs.iter().fold(0u64, |a, (_, n)| a.saturating_add(*n));
+        let room = iovec_total(iovecs);
         let records = crate::num::us(room / crate::num::u64_of(RECORD)).min(64);
         if records == 0 {
             return Err(Errno::EINVAL);

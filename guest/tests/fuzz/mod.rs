@@ -5,26 +5,10 @@ use guest::platform::{PAGE_SIZE, TASK_SIZE};
 use guest::syscall::Arg;
 use guest::task::Tid;
 
-/// splitmix64.
-pub struct Random(pub u64);
+#[path = "../../../tests/support/random.rs"]
+mod random;
 
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len() as u64) as usize]
-    }
-}
+pub use random::Random;
 
 pub const STRINGS: &[&[u8]] = &[
     b"/bin/tiny\0",
