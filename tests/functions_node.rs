@@ -234,8 +234,8 @@ exports.handler = async (event) => {
   const out = {};
   out.pbkdf2 = (await promisify(crypto.pbkdf2)('a', 'b', 1000, 16, 'sha256')).toString('hex');
   out.zlib = (await promisify(zlib.gunzip)(await promisify(zlib.gzip)('a'.repeat(100000)))).length;
-  await fs.promises.writeFile('/tmp/x', 'data' + event);
-  out.fs = await fs.promises.readFile('/tmp/x', 'utf8');
+  await fs.promises.writeFile('/tmp/coppice-busy', 'data' + event);
+  out.fs = await fs.promises.readFile('/tmp/coppice-busy', 'utf8');
   const later = message(early);
   early.postMessage(event);
   out.early = await later;

@@ -164,9 +164,9 @@ fn each_child_reads_on_from_the_seeds_file_offset() {
 
 #[test]
 fn files_that_the_seed_wrote_are_each_childs_own() {
-    let source = "import os\nos.makedirs('/tmp/d', exist_ok=True)\nopen('/tmp/d/f', 'w').write('seed')\nlog = open('/tmp/d/log', 'a')\nlog.write('0'); log.flush()\n\
-                  def handler(e, c):\n before = open('/tmp/d/f').read()\n open('/tmp/d/f', 'w').write('child %d' % e)\n log.write(str(e)); log.flush()\n\
-                  \x20os.mkdir('/tmp/d/%d' % e)\n return [before, open('/tmp/d/f').read(), open('/tmp/d/log').read(), sorted(os.listdir('/tmp/d'))]\n";
+    let source = "import os\nos.makedirs('/tmp/coppice-state', exist_ok=True)\nopen('/tmp/coppice-state/f', 'w').write('seed')\nlog = open('/tmp/coppice-state/log', 'a')\nlog.write('0'); log.flush()\n\
+                  def handler(e, c):\n before = open('/tmp/coppice-state/f').read()\n open('/tmp/coppice-state/f', 'w').write('child %d' % e)\n log.write(str(e)); log.flush()\n\
+                  \x20os.mkdir('/tmp/coppice-state/%d' % e)\n return [before, open('/tmp/coppice-state/f').read(), open('/tmp/coppice-state/log').read(), sorted(os.listdir('/tmp/coppice-state'))]\n";
     let mut g = grow("files", source);
     for i in 1..4 {
         assert_eq!(
@@ -174,7 +174,7 @@ fn files_that_the_seed_wrote_are_each_childs_own() {
             json!(["seed", format!("child {i}"), format!("0{i}"), [i.to_string(), "f", "log"]])
         );
     }
-    assert!(!std::path::Path::new("/tmp/d/f").exists(), "the host sees what a guest wrote");
+    assert!(!std::path::Path::new("/tmp/coppice-state/f").exists(), "the host sees what a guest wrote");
 }
 
 #[test]

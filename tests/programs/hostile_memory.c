@@ -126,7 +126,7 @@ static int memory_bomb(void) {
     }
 }
 static int file_bomb(void) {
-    int fd = open("/tmp/bomb", O_CREAT | O_RDWR, 0600);
+    int fd = open("/tmp/coppice-bomb", O_CREAT | O_RDWR, 0600);
     static char block[1 << 20];
     memset(block, 1, sizeof block);
     for (long n = 0; n < 100000; n++)

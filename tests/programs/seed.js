@@ -41,8 +41,8 @@ async function work(event) {
   const text = 'coppice '.repeat(5000);
   const packed = await promisify(zlib.gzip)(text);
   const unpacked = (await promisify(zlib.gunzip)(packed)).toString();
-  await fs.promises.writeFile('/tmp/seed-file', 'written');
-  const file = await fs.promises.readFile('/tmp/seed-file', 'utf8');
+  await fs.promises.writeFile('/tmp/coppice-seed-file', 'written');
+  const file = await fs.promises.readFile('/tmp/coppice-seed-file', 'utf8');
   const pages = await Promise.all(['/a', '/b'].map(fetched));
   const shell = event.shell ? (await promisify(execFile)('/bin/sh', ['-c', 'echo from a shell | tr a-z A-Z'])).stdout : '';
   await new Promise((resolve) => setTimeout(resolve, 60));

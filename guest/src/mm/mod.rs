@@ -1,6 +1,6 @@
 //! Memory of guest processes: extents of the arena, mappings, page faults, user copies.
 //!
-//! `frames` hands out the arena; `vma` is an address space as data, `gaps` what is free in it; `space` changes one with its page tables; `mmap` and `advise`
+//! `frames` hands out the arena; `vma` is an address space as data, `gaps` what is free in it; `space` changes one with its page tables; `mmap`, `mremap` and `advise`
 //! give system calls their meaning; `fault` backs mappings; `uaccess` copies to and from user memory; `report` serves /proc;
 //! `lock` keeps count of locked memory, `remote` reaches the memory of other processes.
 //! Files are known by the number of their open file description only.
@@ -16,6 +16,7 @@ pub mod frames;
 pub mod gaps;
 pub mod lock;
 pub mod mmap;
+pub mod mremap;
 pub mod remote;
 pub mod report;
 pub mod space;

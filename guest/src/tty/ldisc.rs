@@ -23,7 +23,7 @@ fn cell(c: u8, mark: u16) -> u16 {
 }
 
 /// The kernel knows letters as ISO 8859-1 has them.
-fn is_latin_letter(c: u8) -> bool {
+pub(super) fn is_latin_letter(c: u8) -> bool {
     c >= 0xc0 && c != 0xd7 && c != 0xf7
 }
 
@@ -35,7 +35,7 @@ fn upper(c: u8) -> u8 {
     if c.is_ascii_lowercase() || (is_latin_letter(c) && (0xe0..0xff).contains(&c)) { c & !0x20 } else { c }
 }
 
-fn is_control(c: u8) -> bool {
+pub(super) fn is_control(c: u8) -> bool {
     c < 32 || c == 127
 }
 
@@ -227,108 +227,8 @@ impl Tty {
         self.keep(c);
     }
 
-    fn finish_erasing(&mut self) {
-        if std::mem::take(&mut self.erasing) {
-            self.echo_raw(b'/');
-        }
-    }
-
-    fn erase(&mut self, c: u8) {
-        let t = self.termios;
-        if self.line.is_empty() {
-            return;
-        }
-        let (kill, word) = (t.is(f::VKILL, c), !t.is(f::VERASE, c) && !t.is(f::VKILL, c));
-        let wipes = [f::ECHO, f::ECHOK, f::ECHOKE, f::ECHOE].iter().all(|mode| t.has(*mode));
-        if kill && !wipes {
-            self.line.clear();
-            if t.has(f::ECHO) {
-                self.finish_erasing();
-                self.echo(c);
-                if t.has(f::ECHOK) {
-                    self.echo_raw(b'\n');
-                }
-            }
-            return;
-        }
-        let mut seen = false;
-        while let Some(last) = self.line.last().copied() {
-            let utf8 = t.input & f::IUTF8 != 0;
-            let mut cut = self.line.len() - 1;
-            while utf8 && cut > 0 && self.line.get(cut).is_some_and(|b| b & 0xc0 == 0x80) {
-                cut -= 1;
-            }
-            let head = self.line.get(cut).copied().unwrap_or(last);
-            // A continuation without its head.
-            if utf8 && head & 0xc0 == 0x80 {
-                break;
-            }
-            if word {
-                if head.is_ascii_alphanumeric() || head == b'_' || is_latin_letter(head) {
-                    seen = true;
-                } else if seen {
-                    break;
-                }
-            }
-            let gone = self.line.split_off(cut);
-            if t.has(f::ECHO) {
-                self.echo_erasure(c, head, &gone);
-            }
-            if !kill && !word {
-                break;
-            }
-        }
-        if self.line.is_empty() && t.has(f::ECHO) {
-            self.finish_erasing();
-        }
-    }
-
-    fn echo_erasure(&mut self, by: u8, head: u8, gone: &[u8]) {
-        let t = self.termios;
-        if t.has(f::ECHOPRT) {
-            if !self.erasing {
-                self.echo_raw(b'\\');
-                self.erasing = true;
-            }
-            for c in gone {
-                self.echo(*c);
-            }
-        } else if t.is(f::VERASE, by) && !t.has(f::ECHOE) {
-            self.echo(by);
-        } else if head == b'\t' {
-            // Back to where the tabulator started: the columns of what is left of the line.
-            let width = self.line_width();
-            let to = self.line_column.saturating_add(width);
-            let columns = 8 - (to & 7);
-            for _ in 0..columns.min(8) {
-                self.echo_raw(8);
-            }
-        } else {
-            let shown =
-                if is_control(head) && t.has(f::ECHOCTL) { 2 } else { usize::from(!is_control(head)) };
-            for _ in 0..shown {
-                for c in [8, b' ', 8] {
-                    self.echo_raw(c);
-                }
-            }
-        }
-    }
-
-    fn line_width(&self) -> u32 {
-        let mut column = self.line_column;
-        for c in &self.line {
-            match *c {
-                b'\t' => column = (column | 7) + 1,
-                c if is_control(c) => column += if self.termios.has(f::ECHOCTL) { 2 } else { 0 },
-                c if self.termios.input & f::IUTF8 != 0 && c & 0xc0 == 0x80 => {}
-                _ => column += 1,
-            }
-        }
-        column - self.line_column
-    }
-
     /// Echoes a character, control characters as `^X` where asked for.
-    fn echo(&mut self, c: u8) {
+    pub(super) fn echo(&mut self, c: u8) {
         if self.termios.has(f::ECHOCTL) && is_control(c) && c != b'\t' {
             self.echo_raw(b'^');
             self.echo_raw(c ^ 0x40);
@@ -338,7 +238,7 @@ impl Tty {
     }
 
     /// Echoes go out even when writers have to wait, but not without limit.
-    fn echo_raw(&mut self, c: u8) {
+    pub(super) fn echo_raw(&mut self, c: u8) {
         if self.output.len() < 2 * QUEUE {
             self.put_char(c);
         }

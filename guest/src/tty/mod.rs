@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub mod console;
 pub mod ioctl;
 pub mod jobs;
+mod erase;
 pub mod ldisc;
 pub mod pts;
 pub mod termios;
