@@ -1,8 +1,10 @@
 //! mremap(2): grows, shrinks, moves and doubles mappings.
 
 use super::fault::POPULATE_MAX;
-use super::mmap::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, MapRequest, PAGE_MASK, RLIMIT_AS, choose, flag};
-use super::vma::{Backing, MAX_MAP_COUNT, MMAP_MIN_ADDR, Prot, Vma, VmFlags};
+use super::mmap::{
+    MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, MapRequest, PAGE_MASK, RLIMIT_AS, choose, flag,
+};
+use super::vma::{Backing, MAX_MAP_COUNT, MMAP_MIN_ADDR, Prot, VmFlags, Vma};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::align_up;

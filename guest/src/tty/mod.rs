@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 pub mod console;
+mod erase;
 pub mod ioctl;
 pub mod jobs;
-mod erase;
 pub mod ldisc;
 pub mod pts;
 pub mod termios;
