@@ -124,6 +124,11 @@ fn xattrs() {
 }
 
 #[test]
+fn creds() {
+    family("creds", 1761, &[]);
+}
+
+#[test]
 fn mounts() {
     family("mounts", 109, &[]);
 }

@@ -9,6 +9,7 @@ use crate::mm::mmap::{MapRequest, RLIMIT_STACK};
 use crate::mm::{Backing, Prot, Special, VmFlags};
 use crate::num::{align_down, u64_of};
 use crate::platform::{PAGE_SIZE, Regs, TASK_SIZE, Va, Vcpu};
+use crate::task::creds::{Creds, FileRights, Watchers};
 use crate::task::{Process, Task, TaskState, Tid};
 use crate::vfs::FileKind;
 use crate::vfs::file::O_PATH;
@@ -31,6 +32,9 @@ const STACK_MAX: u64 = 64 << 20;
 const STACK_READY: u64 = 128 << 10;
 /// Where position-independent programs start, before randomisation.
 const PIE_BASE: Va = 0x5555_5555_4000;
+/// Bits of personality(2) that a program with more rights than its caller does not inherit: READ_IMPLIES_EXEC, ADDR_COMPAT_LAYOUT,
+/// MMAP_PAGE_ZERO, ADDR_NO_RANDOMIZE.
+const CLEARED_WHEN_SECURE: u32 = 0x74_0000;
 /// The initial flags: interrupts on, and the bit that is always set.
 const RFLAGS: u64 = 0x202;
 
@@ -56,6 +60,12 @@ struct Program {
     /// Path that execve named: a script keeps its own name.
     path: Vec<u8>,
     argv: Vec<Vec<u8>>,
+    /// Credentials that it runs with.
+    creds: Creds,
+    /// It runs with more rights than its caller (AT_SECURE).
+    secure: bool,
+    /// The caller may read it, and so its memory.
+    readable: bool,
 }
 
 /// A loaded address space and where the program starts in it.
@@ -195,7 +205,7 @@ impl Kernel {
         check_sizes(argv, envp, limit)?;
         let program = self.find_program(tid, path, argv, files)?;
         let mm = self.mm_new()?;
-        match self.load(tid, mm, &program, path, envp, limit) {
+        match self.load(mm, &program, path, envp, limit) {
             Ok(ready) => Ok((program, ready)),
             Err(e) => {
                 self.mm_release(mm);
@@ -238,6 +248,12 @@ impl Kernel {
         }
         let image = self.parse_elf(file)?;
         self.file_map_source(file)?;
+        let (creds, secure) = self.creds_after(tid, file)?;
+        let before = self.creds_of(tid);
+        let readable = files.iter().all(|f| {
+            let inode = self.files.get(*f).and_then(|f| f.kind.inode());
+            inode.is_some_and(|i| self.permission(&before, i, crate::vfs::path::MAY_READ).is_ok())
+        });
         let interp = match &image.interp {
             Some(name) => {
                 let f = self.open_program(tid, name)?;
@@ -251,13 +267,29 @@ impl Kernel {
             }
             None => None,
         };
-        Ok(Program { file, image, interp, path: name, argv })
+        Ok(Program { file, image, interp, path: name, argv, creds, secure, readable })
+    }
+
+    /// Credentials that a program of this file runs with when the task executes it, and whether it runs in secure mode.
+    fn creds_after(&self, tid: Tid, file: u64) -> Result<(Creds, bool), Errno> {
+        let inode = self.open_file(file)?.kind.inode().ok_or(Errno::EACCES)?;
+        let node = self.vfs.inode(inode)?;
+        let Some(process) = self.process_of(tid) else { return Ok((Creds::default(), false)) };
+        let mut rights = FileRights::default();
+        if !process.no_new_privs && !self.is_nosuid(node.fs) {
+            let stat = &node.stat;
+            rights.setuid = (stat.mode & 0o4000 != 0).then_some(stat.uid);
+            rights.setgid = (stat.mode & 0o2010 == 0o2010).then_some(stat.gid);
+        }
+        let fs = self.task(tid).map_or(0, |t| t.fs);
+        let sharers = self.tasks.values().filter(|t| t.fs == fs && t.pid != process.pid).count();
+        let by = Watchers { no_new_privs: process.no_new_privs, shares_fs: sharers > 0, traced: false };
+        Ok(process.creds.after_exec(rights, by))
     }
 
     /// Builds the new address space.
     fn load(
         &mut self,
-        tid: Tid,
         mm: u64,
         program: &Program,
         execfn: &[u8],
@@ -299,7 +331,7 @@ impl Kernel {
         let vdso = self.map_vdso(mm)?;
         let mut random = [0; 16];
         self.entropy.fill(&mut random);
-        let creds = self.process_of(tid).map(|p| p.creds.clone()).unwrap_or_default();
+        let creds = &program.creds;
         let mut aux = vec![
             (51, u64_of(self.platform.xstate_len()) + 1024), // AT_MINSIGSTKSZ
             (16, 0),                                         // AT_HWCAP
@@ -315,7 +347,7 @@ impl Kernel {
             (12, u64::from(creds.euid)),                     // AT_EUID
             (13, u64::from(creds.gid)),                      // AT_GID
             (14, u64::from(creds.egid)),                     // AT_EGID
-            (23, 0),                                         // AT_SECURE
+            (23, u64::from(program.secure)),                 // AT_SECURE
             (26, 0),                                         // AT_HWCAP2
             (27, 20),                                        // AT_RSEQ_FEATURE_SIZE
             (28, 32),                                        // AT_RSEQ_ALIGN
@@ -374,8 +406,22 @@ impl Kernel {
             p.cmdline = joined(&program.argv);
             p.environ = joined(envp);
             p.auxv = ready.auxv;
-            p.dumpable = 1;
+            let same = (p.creds.euid, p.creds.egid) == (p.creds.uid, p.creds.gid);
+            p.dumpable = u32::from(program.readable && same);
+            if program.secure {
+                p.aux.personality &= !CLEARED_WHEN_SECURE;
+                if let Some((soft, _)) = p.rlimits.get_mut(&RLIMIT_STACK).filter(|(soft, _)| *soft > 8 << 20)
+                {
+                    *soft = 8 << 20;
+                }
+            }
         }
+        if program.secure
+            && let Some(task) = self.tasks.get_mut(&tid)
+        {
+            task.aux.pdeathsig = 0;
+        }
+        self.commit_creds(tid, program.creds.clone());
         if tid != pid {
             self.become_first(tid, pid);
         }

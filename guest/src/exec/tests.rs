@@ -90,9 +90,18 @@ fn a_loaded_program_starts_on_a_valid_stack() {
     test_task(&mut k, 1, mm, 0, 0);
     let image = parse(&elf::tiny(2, &[(LOAD, 6, 0, 0x40_0000, 0, 0x1800)])).unwrap();
     let argv = vec![b"prog".to_vec(), b"arg".to_vec()];
-    let program = Program { file: 9, image, interp: None, path: b"/bin/prog".to_vec(), argv };
+    let program = Program {
+        file: 9,
+        image,
+        interp: None,
+        path: b"/bin/prog".to_vec(),
+        argv,
+        creds: Creds::default(),
+        secure: false,
+        readable: true,
+    };
     let fresh = k.mm_new().unwrap();
-    let ready = k.load(1, fresh, &program, b"/bin/prog", &[b"A=b".to_vec()], 8 << 20).unwrap();
+    let ready = k.load(fresh, &program, b"/bin/prog", &[b"A=b".to_vec()], 8 << 20).unwrap();
     assert_eq!(ready.entry, 0x40_0000);
     assert_eq!(ready.sp % 16, 0);
     k.commit(None, 1, &program, &[b"A=b".to_vec()], ready);

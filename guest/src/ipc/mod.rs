@@ -5,6 +5,7 @@
 
 use crate::errno::Errno;
 use crate::task::Creds;
+use crate::task::creds::cap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -55,12 +56,12 @@ impl Perm {
         } else {
             self.mode
         };
-        if wanted & !granted & 7 != 0 && who.euid != 0 { Err(Errno::EACCES) } else { Ok(()) }
+        if wanted & !granted & 7 != 0 && !who.can(cap::IPC_OWNER) { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// EPERM unless `who` owns or made the object.
     pub fn check_owner(&self, who: &Creds) -> Result<(), Errno> {
-        let own = who.euid == 0 || who.euid == self.uid || who.euid == self.cuid;
+        let own = who.can(cap::SYS_ADMIN) || who.euid == self.uid || who.euid == self.cuid;
         if own { Ok(()) } else { Err(Errno::EPERM) }
     }
 }
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn the_three_digits_of_a_mode_are_for_owner_group_and_others() {
         let p = Perm { uid: 5, cuid: 5, gid: 6, cgid: 6, mode: 0o640, ..Perm::default() };
-        let who = |euid, egid| Creds { euid, egid, ..Creds::default() };
+        let who = |euid, egid| if euid == 0 { Creds::default() } else { Creds::user(euid, egid) };
         assert_eq!(p.check(&who(5, 0), 0o600), Ok(()));
         assert_eq!(p.check(&who(7, 6), 0o400), Ok(()));
         assert_eq!(p.check(&who(7, 6), 0o200), Err(Errno::EACCES));

@@ -89,7 +89,9 @@ impl Mqueue {
             1 => 2,
             _ => 6,
         };
-        who.euid == 0 || wanted & !granted == 0
+        wanted & !granted == 0
+            || who.can(crate::task::creds::cap::DAC_OVERRIDE)
+            || (wanted == 4 && who.can(crate::task::creds::cap::DAC_READ_SEARCH))
     }
 
     /// Bytes in it.
@@ -158,7 +160,7 @@ impl Kernel {
 
     fn mqueue_make(&mut self, tid: Tid, name: &[u8], mode: u32, attr: Option<Attr>) -> Result<u64, Errno> {
         let who = self.creds_of(tid);
-        let root = who.euid == 0;
+        let root = who.can(crate::task::creds::cap::SYS_RESOURCE);
         let attr = match attr {
             None => Attr { most: MSG_MAX.0, size: MSGSIZE_MAX.0 },
             Some(a) => {
@@ -205,7 +207,7 @@ impl Kernel {
         let id = self.mqueue_named(name).ok_or(Errno::ENOENT)?;
         let queue = self.ipc.mqueues.get_mut(id).ok_or(Errno::ENOENT)?;
         // The directory of queues is sticky.
-        if who.euid != 0 && who.fsuid != queue.owner.0 {
+        if !who.owns(queue.owner.0) {
             return Err(Errno::EPERM);
         }
         queue.name.clear();

@@ -34,7 +34,7 @@ impl Mm {
 
 impl Kernel {
     fn exempt(&self, tid: Tid) -> bool {
-        self.process_of(tid).is_some_and(|p| p.creds.euid == 0)
+        self.capable(tid, crate::task::creds::cap::IPC_LOCK)
     }
 
     /// Whether a task may lock memory at all.

@@ -6,19 +6,29 @@ use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
 use crate::platform::{Gpa, PAGE_SIZE, TASK_SIZE, Va};
 use crate::task::Tid;
+use crate::task::creds::cap;
 
 impl Kernel {
-    /// Whether `tid` may look into a task's process: itself, one of the same user and group, or any for root (ptrace(2), "Ptrace access
-    /// mode checking"). System calls go by the caller's real ids (`real`), files of proc by those for files. ESRCH, EPERM.
+    /// Whether `tid` may look into a task's process: itself; one of the same user and group that hides nothing (PR_SET_DUMPABLE) and
+    /// can do no more than the caller; any with CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking"). System calls go by the
+    /// caller's real ids (`real`), files of proc by those for files. ESRCH, EPERM.
     pub fn may_inspect(&self, tid: Tid, target: Tid, real: bool) -> Result<(), Errno> {
         let target = self.task(target).ok_or(Errno::ESRCH)?;
-        let it = &self.processes.get(&target.pid).ok_or(Errno::ESRCH)?.creds;
+        let process = self.processes.get(&target.pid).ok_or(Errno::ESRCH)?;
+        let it = &process.creds;
         let me = self.creds_of(tid);
-        let own = self.task(tid).is_some_and(|t| t.pid == target.pid || t.mm == target.mm);
+        if me.can(cap::SYS_PTRACE) || self.task(tid).is_some_and(|t| t.pid == target.pid) {
+            return Ok(());
+        }
         let (uid, gid) = if real { (me.uid, me.gid) } else { (me.fsuid, me.fsgid) };
+        let caps = if real { me.caps.permitted } else { me.caps.effective };
         let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == uid)
             && [it.gid, it.egid, it.sgid].iter().all(|g| *g == gid);
-        if own || same || me.euid == 0 { Ok(()) } else { Err(Errno::EPERM) }
+        if same && process.dumpable == 1 && it.caps.permitted & !caps == 0 {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
     }
 
     /// The address space of a task whose memory `tid` may reach; see [`Kernel::may_inspect`]. ESRCH, EPERM.

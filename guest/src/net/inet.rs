@@ -103,7 +103,7 @@ impl Kernel {
         if !is_local(ip) {
             return Err(Errno::EADDRNOTAVAIL);
         }
-        if port != 0 && port < 1024 && self.socket_cred(tid).uid != 0 {
+        if port != 0 && port < 1024 && !self.capable(tid, crate::task::creds::cap::NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
         if s.local != Address::Unnamed || s.state != State::Idle {

@@ -7,6 +7,7 @@ use crate::abi::AT_FDCWD;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::task::Tid;
+use crate::task::creds::cap;
 use crate::vfs::inode::{Kind, S_IFSOCK};
 use crate::vfs::path::{Last, MAY_WRITE};
 use crate::wait::WaitKey;
@@ -181,9 +182,9 @@ impl Kernel {
     pub fn socket_may_claim(&self, tid: Tid, claim: Cred) -> Result<(), Errno> {
         let p = self.process_of(tid).ok_or(Errno::EPERM)?;
         let c = &p.creds;
-        let pid = claim.pid == p.pid || c.euid == 0;
-        let uid = c.euid == 0 || [c.uid, c.euid, c.suid].contains(&claim.uid);
-        let gid = c.euid == 0 || [c.gid, c.egid, c.sgid].contains(&claim.gid);
+        let pid = claim.pid == p.pid || c.can(cap::SYS_ADMIN);
+        let uid = c.can(cap::SETUID) || [c.uid, c.euid, c.suid].contains(&claim.uid);
+        let gid = c.can(cap::SETGID) || [c.gid, c.egid, c.sgid].contains(&claim.gid);
         if !(pid && uid && gid) {
             return Err(Errno::EPERM);
         }

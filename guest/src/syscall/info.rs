@@ -4,10 +4,9 @@ use super::{Arg, Context, Entry, Support, ret, user_range};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
 use crate::signal::frame::{le64, put};
+use crate::task::creds::cap;
 use crate::wait::SysResult;
 
-/// Every capability that this release knows, 41 bits.
-pub const ALL_CAPS: u64 = 0x1ff_ffff_ffff;
 /// uname(2)'s release and version.
 pub const RELEASE: &str = "6.6.0-coppice";
 /// uname(2)'s version.
@@ -93,7 +92,10 @@ fn limit_target(c: &Context<'_>, pid: u64) -> Result<u32, Errno> {
     let (Some(me), Some(it)) = (c.k.process_of(c.tid), c.k.processes.get(&pid)) else {
         return Err(Errno::ESRCH);
     };
-    if me.creds.euid == 0 || me.creds.uid == it.creds.uid { Ok(pid) } else { Err(Errno::EPERM) }
+    let (m, t) = (&me.creds, &it.creds);
+    let same = [t.uid, t.euid, t.suid].iter().all(|u| *u == m.uid)
+        && [t.gid, t.egid, t.sgid].iter().all(|g| *g == m.gid);
+    if me.pid == pid || same || m.can(cap::SYS_RESOURCE) { Ok(pid) } else { Err(Errno::EPERM) }
 }
 
 fn limit(c: &Context<'_>, pid: u32, resource: u64) -> Result<(u64, u64), Errno> {
@@ -113,7 +115,7 @@ fn set_limit(c: &mut Context<'_>, pid: u32, resource: u64, new: (u64, u64)) -> R
     if low32(resource) == 7 && new.1 > 1 << 20 {
         return Err(Errno::EPERM);
     }
-    let root = c.k.process_of(c.tid).is_some_and(|p| p.creds.euid == 0);
+    let root = c.k.capable(c.tid, cap::SYS_RESOURCE);
     if new.1 > hard && !root {
         return Err(Errno::EPERM);
     }
@@ -214,11 +216,15 @@ pub(super) fn set_nice(c: &mut Context<'_>, tid: u32, nice: i32) -> Result<(), E
     let nice = nice.clamp(-20, 19);
     let me = c.k.process_of(c.tid).map(|p| p.creds.clone()).unwrap_or_default();
     let it = c.k.process_of(tid).map(|p| p.creds.clone()).unwrap_or_default();
-    if me.euid != 0 && me.euid != it.uid && me.euid != it.euid {
+    let may = me.can(cap::SYS_NICE);
+    if !may && me.euid != it.uid && me.euid != it.euid {
         return Err(Errno::EPERM);
     }
+    // RLIMIT_NICE counts from 20 down.
+    let limit = c.k.process_of(tid).and_then(|p| p.rlimits.get(&13)).map_or(0, |l| l.0);
+    let may = may || u64::from((20 - nice).unsigned_abs()) <= limit;
     if let Some(t) = c.k.task_mut(tid) {
-        if nice < t.aux.nice && me.euid != 0 {
+        if nice < t.aux.nice && !may {
             return Err(Errno::EACCES);
         }
         t.aux.nice = nice;

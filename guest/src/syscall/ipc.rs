@@ -421,7 +421,7 @@ fn msgctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             let (now, _) = c.k.now_pair();
             let q = c.k.ipc.msg.get_mut(id)?;
             q.perm.check_owner(&who)?;
-            if most > MSGMNB && who.euid != 0 {
+            if most > MSGMNB && !who.can(crate::task::creds::cap::SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
             apply_set(&mut q.perm, &b, &who)?;

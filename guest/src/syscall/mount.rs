@@ -52,7 +52,7 @@ fn mount(c: &mut Context<'_>, &[source, target, fstype, flags, data, _]: &[u64; 
     let data = if data == 0 { Vec::new() } else { c.k.copy_in_str(c.tid, data, PATH_MAX)? };
     let target = c.k.copy_in_str(c.tid, target, PATH_MAX)?;
     let at = find(c, &target, true)?;
-    if c.k.creds_of(c.tid).euid != 0 {
+    if !c.k.capable(c.tid, crate::task::creds::cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let mut flags = low32(flags);
@@ -124,7 +124,7 @@ fn umount2(c: &mut Context<'_>, &[target, flags, ..]: &[u64; 6]) -> SysResult {
     }
     let target = c.k.copy_in_str(c.tid, target, PATH_MAX)?;
     let root = find(c, &target, flags & 8 == 0)?;
-    if c.k.creds_of(c.tid).euid != 0 {
+    if !c.k.capable(c.tid, crate::task::creds::cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let Some(n) = c.k.mount_at(root) else {

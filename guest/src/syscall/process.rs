@@ -6,6 +6,7 @@ use crate::num::{int, low8, low32, u64_of, us};
 use crate::platform::TASK_SIZE;
 use crate::signal::frame::{le64, put};
 use crate::task::clone::{CloneArgs, flag};
+use crate::task::creds::secure;
 use crate::task::{Creds, ExitStatus, Rseq};
 use crate::vfs::file::O_PATH;
 use crate::wait::{Block, Outcome, Restart, SysResult, WaitKey};
@@ -45,7 +46,8 @@ mod creds;
 mod pidfd;
 mod wait;
 
-const NO_SETUID: &str = "set-user-ID and set-group-ID bits mean nothing, as under PR_SET_NO_NEW_PRIVS";
+const NO_FILE_CAPS: &str = "a file's own capabilities (security.capability) give nothing";
+const CREDS: &str = "credentials are the process's: a change is every thread's, as the C library makes it";
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
@@ -53,7 +55,7 @@ pub const TABLE: &[Entry] = &[
     Entry::partial(56, "clone", &[CLONES, Arg::Hex, Arg::Ptr, Arg::Ptr, Arg::Hex], NO_NAMESPACES, clone),
     Entry::full(57, "fork", &[], fork),
     Entry::full(58, "vfork", &[], vfork),
-    Entry::partial(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], NO_SETUID, execve),
+    Entry::partial(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], NO_FILE_CAPS, execve),
     Entry::full(60, "exit", &[Arg::Int], exit),
     Entry::full(61, "wait4", &[Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::wait4),
     refused(101, "ptrace", Errno::EPERM, "no process may trace another"),
@@ -79,8 +81,8 @@ pub const TABLE: &[Entry] = &[
     Entry::full(122, "setfsuid", &[Arg::Uint], creds::setfsuid),
     Entry::full(123, "setfsgid", &[Arg::Uint], creds::setfsgid),
     Entry::full(124, "getsid", &[Arg::Int], creds::getsid),
-    Entry::partial(125, "capget", &[Arg::Ptr, Arg::Ptr], "user 0 has all, others none", creds::capget),
-    Entry::partial(126, "capset", &[Arg::Ptr, Arg::Ptr], "accepted and ignored for user 0", creds::capset),
+    Entry::full(125, "capget", &[Arg::Ptr, Arg::Ptr], creds::capget),
+    Entry::partial(126, "capset", &[Arg::Ptr, Arg::Ptr], CREDS, creds::capset),
     Entry::full(135, "personality", &[Arg::Hex], personality),
     Entry::partial(
         157,
@@ -100,7 +102,7 @@ pub const TABLE: &[Entry] = &[
         322,
         "execveat",
         &[Arg::DirFd, Arg::Path, Arg::Ptr, Arg::Ptr, Arg::Hex],
-        NO_SETUID,
+        NO_FILE_CAPS,
         execveat,
     ),
     Entry::full(334, "rseq", &[Arg::Ptr, Arg::Uint, Arg::Hex, Arg::Hex], rseq),
@@ -300,7 +302,6 @@ fn exec_as(
     c.k.drop_posix_timers(pid);
     if let Some(p) = c.k.processes.get_mut(&pid) {
         p.aux.executed = true;
-        p.aux.keep_caps = false;
     }
     c.k.vfork_done(pid);
     Ok(Outcome::Done)
@@ -413,11 +414,8 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             let on = flag(x)?;
             c.k.process_of_mut(tid).ok_or(Errno::ESRCH)?.dumpable = u32::from(on);
         }
-        7 => return ret(c.k.process_of(tid).map_or(0, |p| u64::from(p.aux.keep_caps))),
-        8 => {
-            let on = flag(x)?;
-            c.k.process_of_mut(tid).ok_or(Errno::ESRCH)?.aux.keep_caps = on;
-        }
+        7 => return ret(u64::from(c.k.creds_of(tid).securebits & secure::KEEP_CAPS != 0)),
+        8 => return creds::set_keep_caps(c, x),
         15 => {
             let mut name = [0; 16];
             // Byte by byte: the string may end right before unmapped memory.
@@ -435,7 +433,8 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             let name = c.k.task(tid).ok_or(Errno::ESRCH)?.name;
             c.k.copy_out(tid, x, &name)?;
         }
-        23 => return if x > 40 { Err(Errno::EINVAL) } else { ret(1) },
+        23 => return creds::bounding(c, false, x),
+        24 => return creds::bounding(c, true, x),
         // PR_SET_TIMERSLACK, PR_GET_TIMERSLACK
         29 => c.k.task_mut(tid).ok_or(Errno::ESRCH)?.aux.timer_slack = x,
         30 => {
@@ -447,8 +446,10 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         // PR_GET_TIMING, PR_SET_TIMING: statistical.
         13 => return ret(0),
         14 if x == 0 => {}
-        // PR_GET_SECCOMP: none. PR_GET_SECUREBITS.
-        21 | 27 => return ret(0),
+        // PR_GET_SECCOMP: none.
+        21 => return ret(0),
+        27 => return ret(u64::from(c.k.creds_of(tid).securebits)),
+        28 => return creds::set_securebits(c, x),
         // PR_GET_TSC: PR_TSC_ENABLE.
         25 => c.k.put_u32(tid, x, 1)?,
         26 if x == 1 => {}
@@ -472,9 +473,7 @@ fn prctl(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
             }
             return ret(c.k.process_of(tid).map_or(0, |p| u64::from(p.aux.thp_disabled)));
         }
-        // PR_CAP_AMBIENT: none is ever set; PR_CAP_AMBIENT_IS_SET, CLEAR_ALL.
-        47 if x == 1 && x3 <= 40 => return ret(0),
-        47 if x == 4 && rest == 0 => {}
+        47 => return creds::ambient(c, [x, x3, x4, x5]),
         36 => c.k.process_of_mut(tid).ok_or(Errno::ESRCH)?.aux.subreaper = x != 0,
         37 => {
             let on = c.k.process_of(tid).is_some_and(|p| p.aux.subreaper);

@@ -7,6 +7,7 @@ use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
 use crate::signal::frame::{le32, le64, put};
 use crate::task::Tid;
+use crate::task::creds::cap;
 use crate::wait::SysResult;
 
 const FIXED: &str = "recorded without effect: all tasks share the sandbox's CPUs evenly";
@@ -49,7 +50,7 @@ fn target(c: &Context<'_>, pid: u64) -> Result<Tid, Errno> {
 /// Whether the caller may change a task's attributes: its own user's, or all as user 0. EPERM.
 fn may_change(c: &Context<'_>, tid: Tid) -> Result<bool, Errno> {
     let (Some(me), Some(it)) = (c.k.process_of(c.tid), c.k.process_of(tid)) else { return Err(Errno::ESRCH) };
-    let root = me.creds.euid == 0;
+    let root = me.creds.can(cap::SYS_NICE);
     if root || me.creds.euid == it.creds.euid || me.creds.euid == it.creds.uid {
         Ok(root)
     } else {
@@ -263,7 +264,7 @@ fn ioprio_set(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let targets = io_targets(c, which, who)?;
-    let root = c.k.process_of(c.tid).is_some_and(|p| p.creds.euid == 0);
+    let root = c.k.capable(c.tid, cap::SYS_NICE) || c.k.capable(c.tid, cap::SYS_ADMIN);
     if class == 1 && !root {
         return Err(Errno::EPERM);
     }

@@ -175,7 +175,7 @@ fn may_signal(c: &Context<'_>, pid: u32, sig: u32) -> bool {
     let (Some(me), Some(target)) = (c.k.process_of(c.tid), c.k.processes.get(&pid)) else { return false };
     let (m, t) = (&me.creds, &target.creds);
     me.pid == pid
-        || m.euid == 0
+        || m.can(crate::task::creds::cap::KILL)
         || [t.suid, t.uid].iter().any(|u| *u == m.euid || *u == m.uid)
         || (sig == 18 && me.sid == target.sid)
 }

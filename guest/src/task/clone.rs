@@ -215,7 +215,6 @@ impl Kernel {
         p.started = self.platform.monotonic();
         p.aux = ProcessAux {
             vforked: a.flags & flag::VFORK != 0,
-            keep_caps: p.aux.keep_caps,
             oom_score_adj: p.aux.oom_score_adj,
             personality: p.aux.personality,
             thp_disabled: p.aux.thp_disabled,

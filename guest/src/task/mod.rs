@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod clone;
+pub mod creds;
 pub mod exit;
+
+pub use creds::Creds;
 
 /// A thread id; the first thread's id is its process id.
 pub type Tid = u32;
@@ -202,8 +205,6 @@ pub struct ProcessAux {
     pub timers: crate::timers::ProcessTimers,
     /// PR_SET_CHILD_SUBREAPER.
     pub subreaper: bool,
-    /// PR_SET_KEEPCAPS.
-    pub keep_caps: bool,
     /// It has executed a program since it was born.
     pub executed: bool,
     /// personality(2).
@@ -301,21 +302,6 @@ impl Process {
             aux: ProcessAux::default(),
         }
     }
-}
-
-/// User and group ids. The guest's root is a user like any other: it owns the sandbox and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // credentials(7)
-pub struct Creds {
-    pub uid: u32,
-    pub euid: u32,
-    pub suid: u32,
-    pub fsuid: u32,
-    pub gid: u32,
-    pub egid: u32,
-    pub sgid: u32,
-    pub fsgid: u32,
-    pub groups: Vec<u32>,
 }
 
 /// One descriptor.

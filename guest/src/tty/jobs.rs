@@ -52,7 +52,8 @@ impl Kernel {
     /// TIOCSCTTY, or an open(2) by a session leader: the terminal becomes the session's. EPERM.
     pub(crate) fn set_controlling_tty(&mut self, pid: u32, tty: u32, steal: bool) -> Result<(), Errno> {
         let process = self.processes.get(&pid).ok_or(Errno::EPERM)?;
-        let (sid, group, root) = (process.sid, process.pgid, process.creds.euid == 0);
+        let (sid, group, root) =
+            (process.sid, process.pgid, process.creds.can(crate::task::creds::cap::SYS_ADMIN));
         let owner = self.tty(tty)?.session;
         if sid == pid && owner == sid {
             return Ok(());

@@ -87,7 +87,7 @@ impl Kernel {
         inode: InodeId,
         flags: u32,
     ) -> Result<u64, Errno> {
-        let root = self.creds_of(tid).euid == 0;
+        let root = self.capable(tid, crate::task::creds::cap::SYS_ADMIN);
         let t = self.tty_mut(tty)?;
         if t.locked || t.hung_up {
             return Err(Errno::EIO);

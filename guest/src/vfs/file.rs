@@ -488,14 +488,24 @@ impl Kernel {
         Ok(Outcome::Return(done))
     }
 
-    /// A write of somebody other than root takes the set-user-id bit away, and set-group-id where the group may execute.
+    /// A write without CAP_FSETID takes the set-user-id bit away, and set-group-id where the group may execute or the writer is no member.
     pub(crate) fn written_by(&mut self, tid: Tid, f: &OpenFile) {
-        if let FileKind::Inode(inode) = f.kind
-            && self.creds_of(tid).fsuid != 0
-            && let Ok(node) = self.vfs.inode_mut(inode)
+        if let FileKind::Inode(inode) = f.kind {
+            self.contents_changed(tid, inode);
+        }
+    }
+
+    /// See [`Kernel::written_by`]; also a change of length does it.
+    pub(crate) fn contents_changed(&mut self, tid: Tid, inode: InodeId) {
+        if self.capable(tid, crate::task::creds::cap::FSETID) {
+            return;
+        }
+        let creds = self.creds_of(tid);
+        if let Ok(node) = self.vfs.inode_mut(inode)
+            && node.file_type() == super::inode::S_IFREG
         {
             let mode = node.stat.mode;
-            node.stat.mode &= !(0o4000 | if mode & 0o010 != 0 { 0o2000 } else { 0 });
+            node.stat.mode &= !creds.bits_lost(mode, node.stat.gid);
             let left = node.stat.mode;
             if left != mode && self.is_live(inode) {
                 // The host would not do it for a sandbox that runs as root.

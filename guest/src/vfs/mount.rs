@@ -22,6 +22,8 @@ const FIRST: u32 = 25;
 
 /// MS_RDONLY.
 pub const RDONLY: u32 = 1;
+/// MS_NOSUID.
+pub const NOSUID: u32 = 2;
 
 /// What is mounted.
 #[derive(Debug, Serialize, Deserialize)]
@@ -411,6 +413,15 @@ impl Kernel {
     pub fn is_fixed_mount(&self, inode: InodeId) -> bool {
         let Ok(node) = self.vfs.inode(inode) else { return false };
         inode == ROOT || self.vfs.inode(node.parent).is_ok_and(|p| p.fs != node.fs)
+    }
+
+    /// Whether set-user-ID bits mean nothing on a file system.
+    pub fn is_nosuid(&self, fs: FsKind) -> bool {
+        match fs {
+            FsKind::Root => false,
+            FsKind::Dev | FsKind::Shm | FsKind::Proc | FsKind::Sys => true,
+            FsKind::Mount(_) => self.vfs.mounts.of(fs).is_some_and(|m| m.flags & NOSUID != 0),
+        }
     }
 
     /// Whether the file system of an inode may be changed. EROFS.

@@ -6,6 +6,7 @@ use super::{InodeId, Stat, lower};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::u64_of;
+use crate::task::creds::cap;
 use crate::task::{Creds, Tid};
 use linux_raw_sys::general as g;
 use std::collections::BTreeMap;
@@ -91,6 +92,8 @@ impl Kernel {
             stat.gid = above.gid;
             if matches!(kind, Kind::Dir(_)) {
                 stat.mode |= 0o2000;
+            } else if stat.mode & 0o2010 == 0o2010 && !creds.in_group(above.gid) && !creds.can(cap::FSETID) {
+                stat.mode &= !0o2000;
             }
         }
         match kind {
@@ -124,7 +127,7 @@ impl Kernel {
     /// The sticky bit: only owners remove names from such a directory. EPERM; EBUSY for mount points.
     fn may_remove(&self, creds: &Creds, dir: InodeId, victim: InodeId) -> Result<(), Errno> {
         let (d, v) = (self.vfs.inode(dir)?, self.vfs.inode(victim)?);
-        let owner = creds.fsuid == 0 || creds.fsuid == d.stat.uid || creds.fsuid == v.stat.uid;
+        let owner = creds.owns(d.stat.uid) || creds.fsuid == v.stat.uid;
         if d.stat.mode & 0o1000 != 0 && !owner {
             return Err(Errno::EPERM);
         }
@@ -277,7 +280,7 @@ impl Kernel {
             return Err(Errno::EPERM);
         }
         // fs.protected_hardlinks (proc(5)): who does not own a file links it only where it could as well be a copy.
-        if creds.fsuid != 0 && creds.fsuid != node.stat.uid {
+        if !creds.owns(node.stat.uid) {
             let mode = node.stat.mode;
             let plain =
                 node.file_type() == super::inode::S_IFREG && mode & 0o4000 == 0 && mode & 0o2010 != 0o2010;

@@ -5,6 +5,7 @@ use super::{FileKind, InodeId, lower};
 use crate::abi::{AT_FDCWD, NAME_MAX, PATH_MAX};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::task::creds::cap;
 use crate::task::{Creds, Tid};
 
 /// Symbolic links followed in one walk.
@@ -80,6 +81,27 @@ impl Kernel {
         self.process_of(tid).map(|p| p.creds.clone()).unwrap_or_default()
     }
 
+    /// Gives a task's process other credentials. After a change of ids, or a gain, its memory is its own business
+    /// (PR_SET_DUMPABLE), and its parent's death no reason to signal it.
+    pub fn commit_creds(&mut self, tid: Tid, new: Creds) {
+        let Some(p) = self.process_of_mut(tid) else { return };
+        let old = std::mem::replace(&mut p.creds, new);
+        if p.creds.hides_from(&old) {
+            p.dumpable = 0;
+            let threads = p.threads.clone();
+            for thread in threads {
+                if let Some(t) = self.tasks.get_mut(&thread) {
+                    t.aux.pdeathsig = 0;
+                }
+            }
+        }
+    }
+
+    /// Whether a capability is effective in a task.
+    pub fn capable(&self, tid: Tid, capability: u32) -> bool {
+        self.process_of(tid).is_none_or(|p| p.creds.can(capability))
+    }
+
     /// Root and working directory of a task.
     pub fn fs_of(&self, tid: Tid) -> (InodeId, InodeId) {
         match self.task(tid).and_then(|t| self.fs_contexts.get(t.fs)) {
@@ -96,19 +118,23 @@ impl Kernel {
             self.want_write(id)?;
         }
         let mode = inode.stat.mode;
-        if creds.fsuid == 0 {
-            // Root may do all, but execute only what somebody may execute.
-            let exec_ok = inode.is_dir() || mode & 0o111 != 0;
-            return if mask & MAY_EXEC != 0 && !exec_ok { Err(Errno::EACCES) } else { Ok(()) };
-        }
         let bits = if creds.fsuid == inode.stat.uid {
             mode >> 6
-        } else if creds.fsgid == inode.stat.gid || creds.groups.contains(&inode.stat.gid) {
+        } else if creds.in_group(inode.stat.gid) {
             mode >> 3
         } else {
             mode
         };
-        if bits & mask == mask { Ok(()) } else { Err(Errno::EACCES) }
+        if bits & mask == mask {
+            return Ok(());
+        }
+        // What nobody may execute is executed by nobody.
+        let (reads, exec_ok) = match inode.is_dir() {
+            true => (mask & MAY_WRITE == 0, true),
+            false => (mask == MAY_READ, mask & MAY_EXEC == 0 || mode & 0o111 != 0),
+        };
+        let allowed = (reads && creds.can(cap::DAC_READ_SEARCH)) || (exec_ok && creds.can(cap::DAC_OVERRIDE));
+        if allowed { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// The directory that a relative path starts at. EBADF, ENOTDIR.

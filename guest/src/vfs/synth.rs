@@ -251,6 +251,14 @@ impl Kernel {
         number(path.strip_prefix("proc/")?)
     }
 
+    /// User and group of what proc has on a process: its effective ones, but user 0 for the files of one that hides its memory
+    /// (PR_SET_DUMPABLE; proc(5)).
+    fn synth_owner(&self, path: &str) -> Option<(u32, u32)> {
+        let (p, _, _, rest) = self.synth_task(path)?;
+        let hides = p.dumpable != 1 && !matches!(rest.as_slice(), [] | ["task"] | ["net"]);
+        Some(if hides { (0, 0) } else { (p.creds.euid, p.creds.egid) })
+    }
+
     /// A name in a directory of proc or sys.
     pub(super) fn synth_lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>, Errno> {
         let Kind::Synth(above) = &self.vfs.inode(dir)?.kind else { return Err(Errno::ENOTDIR) };
@@ -259,7 +267,7 @@ impl Kernel {
         let Some(mode) = self.shape(&path) else { return Ok(None) };
         if let Some(id) = self.vfs.synth.get(&path).copied() {
             // The process may have other credentials by now, or be another one with the same id.
-            let owner = self.synth_task(&path).map(|(p, ..)| (p.creds.euid, p.creds.egid));
+            let owner = self.synth_owner(&path);
             if let Some((uid, gid)) = owner
                 && let Ok(node) = self.vfs.inode_mut(id)
             {
@@ -272,9 +280,8 @@ impl Kernel {
         }
         let fs = if path.starts_with("proc") { FsKind::Proc } else { FsKind::Sys };
         let mut stat = self.fresh_stat(mode);
-        if let Some((process, ..)) = self.synth_task(&path) {
-            stat.uid = process.creds.euid;
-            stat.gid = process.creds.egid;
+        if let Some((uid, gid)) = self.synth_owner(&path) {
+            (stat.uid, stat.gid) = (uid, gid);
         }
         if mode & S_IFDIR == S_IFDIR && mode & S_IFLNK != S_IFLNK {
             stat.nlink = 2;

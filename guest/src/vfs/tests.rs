@@ -451,7 +451,8 @@ fn proc_self_shows_the_process_and_its_descriptors() {
     assert_eq!(fields(&stat)[11..15], ["300", "0", "0", "200"], "{stat}");
     assert_eq!(fields(&text("/proc/self/task/1/stat"))[11], "0");
     assert!(text("/proc/stat").starts_with("cpu  300 0 200 "));
-    k.processes.get_mut(&1).unwrap().creds.fsuid = 1000;
+    k.processes.get_mut(&1).unwrap().creds =
+        crate::task::Creds { uid: 0, euid: 0, ..crate::task::Creds::user(1000, 1000) };
     let denied =
         |k: &mut Kernel, path: &[u8], flags| k.open_path(1, AT_FDCWD, path, flags, 0o644).unwrap_err();
     assert_eq!(denied(&mut k, b"/proc/self/fd/5", g::O_RDONLY), Errno::EACCES);

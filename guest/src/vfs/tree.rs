@@ -277,6 +277,7 @@ impl Kernel {
             }
             if trunc {
                 self.inode_truncate(id, 0)?;
+                self.contents_changed(tid, id);
             } else if writes && !self.is_live(id) {
                 self.copy_up(id)?;
             }
@@ -310,7 +311,7 @@ impl Kernel {
         let mask = if flags & g::O_TRUNC != 0 { mask | MAY_WRITE } else { mask };
         let creds = self.creds_of(tid);
         self.permission(&creds, id, mask)?;
-        if flags & g::O_NOATIME != 0 && creds.fsuid != 0 && creds.fsuid != self.vfs.inode(id)?.stat.uid {
+        if flags & g::O_NOATIME != 0 && !creds.owns(self.vfs.inode(id)?.stat.uid) {
             return Err(Errno::EPERM);
         }
         let inode = self.vfs.inode(id)?;

@@ -55,6 +55,7 @@ pub(super) fn ftruncate(c: &mut Context<'_>, &[fd, len, ..]: &[u64; 6]) -> SysRe
     }
     c.k.check_file_size(c.tid, inode, len)?;
     c.k.inode_truncate(inode, len)?;
+    c.k.contents_changed(c.tid, inode);
     c.k.notify_both(inode, IN_MODIFY);
     ret(0)
 }
@@ -110,6 +111,7 @@ pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64
             }
         }
     }
+    c.k.contents_changed(c.tid, inode);
     c.k.notify_both(inode, IN_MODIFY);
     ret(0)
 }

@@ -4,6 +4,7 @@ use super::{CWD, Object};
 use crate::errno::Errno;
 use crate::num::{int, low32};
 use crate::syscall::{Context, ret};
+use crate::task::creds::cap;
 use crate::vfs::InodeId;
 use crate::vfs::inode::{Kind, S_IFDIR, S_IFMT, S_IFREG};
 use crate::vfs::path::MAY_WRITE;
@@ -41,13 +42,13 @@ fn change_mode(c: &mut Context<'_>, object: Object, mode: u64) -> SysResult {
     if matches!(node.kind, Kind::Symlink(_)) {
         return Err(Errno::EOPNOTSUPP);
     }
-    if creds.fsuid != 0 && creds.fsuid != node.stat.uid {
+    if !creds.owns(node.stat.uid) {
         return Err(Errno::EPERM);
     }
     c.k.want_write(id)?;
     let node = c.k.vfs.inode_mut(id)?;
     let mut mode = low32(mode) & 0o7777;
-    if creds.fsuid != 0 && creds.fsgid != node.stat.gid && !creds.groups.contains(&node.stat.gid) {
+    if !creds.in_group(node.stat.gid) && !creds.can(cap::FSETID) {
         mode &= !0o2000;
     }
     if c.k.is_live(id) {
@@ -98,14 +99,20 @@ fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysR
     if matches!(node.kind, Kind::Synth(_)) {
         return Err(Errno::EPERM);
     }
-    if creds.fsuid != 0 {
+    if !creds.can(cap::CHOWN) {
         let owner = creds.fsuid == node.stat.uid;
-        let member = gid == creds.fsgid || creds.groups.contains(&gid) || gid == node.stat.gid;
+        let member = creds.in_group(gid) || gid == node.stat.gid;
         let uid_ok = uid == NO_ID || (owner && uid == node.stat.uid);
         let gid_ok = gid == NO_ID || (owner && member);
         if !uid_ok || !gid_ok {
             return Err(Errno::EPERM);
         }
+    }
+    let node = c.k.vfs.inode(id)?;
+    // To take mode bits away is a change of mode.
+    let lost = if node.is_dir() { 0 } else { creds.bits_lost(node.stat.mode, node.stat.gid) };
+    if lost != 0 && !creds.owns(node.stat.uid) {
+        return Err(Errno::EPERM);
     }
     c.k.want_write(id)?;
     if c.k.is_live(id) {
@@ -120,12 +127,7 @@ fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysR
     if gid != NO_ID {
         node.stat.gid = gid;
     }
-    if node.stat.mode & S_IFMT != S_IFDIR && (uid != NO_ID || gid != NO_ID) {
-        node.stat.mode &= !0o4000;
-        if node.stat.mode & 0o010 != 0 {
-            node.stat.mode &= !0o2000;
-        }
-    }
+    node.stat.mode &= !lost;
     node.stat.ctime = now;
     if uid != NO_ID || gid != NO_ID {
         c.k.notify_both(id, g::IN_ATTRIB);
@@ -176,6 +178,7 @@ pub(super) fn truncate(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     c.k.permission(&creds, id, MAY_WRITE)?;
     c.k.check_file_size(c.tid, id, len)?;
     c.k.inode_truncate(id, len)?;
+    c.k.contents_changed(c.tid, id);
     c.k.notify_both(id, g::IN_MODIFY);
     ret(0)
 }
@@ -235,7 +238,7 @@ fn may_set_times(c: &mut Context<'_>, id: InodeId, to_now: bool) -> Result<(), E
     if matches!(node.kind, Kind::Synth(_)) {
         return Err(Errno::EPERM);
     }
-    if creds.fsuid == 0 || creds.fsuid == node.stat.uid {
+    if creds.owns(node.stat.uid) {
         return Ok(());
     }
     if to_now { c.k.permission(&creds, id, MAY_WRITE) } else { Err(Errno::EPERM) }

@@ -138,7 +138,7 @@ pub(super) fn chroot(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [path, ..] = *a;
     let inode = c.object_at_flags(CWD, path, 0, true)?.inode(Errno::ENOTDIR)?;
     enterable(c, inode)?;
-    if c.k.creds_of(c.tid).euid != 0 {
+    if !c.k.capable(c.tid, crate::task::creds::cap::SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
     context_of(c)?.root = inode;

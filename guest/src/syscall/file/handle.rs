@@ -59,7 +59,7 @@ pub(super) fn open_by_handle_at(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult 
     } else {
         c.object_of(int(mount))?.inode(Errno::ESTALE)?
     };
-    if c.k.creds_of(c.tid).euid != 0 {
+    if !c.k.capable(c.tid, crate::task::creds::cap::DAC_READ_SEARCH) {
         return Err(Errno::EPERM);
     }
     if room < BYTES || kind != TYPE {

@@ -83,7 +83,7 @@ fn rename_at(c: &mut Context<'_>, from: (u64, u64), to: (u64, u64), flags: u32) 
         return Err(Errno::EINVAL);
     }
     let whiteout = flags & g::RENAME_WHITEOUT != 0;
-    if whiteout && c.k.creds_of(c.tid).euid != 0 {
+    if whiteout && !c.k.capable(c.tid, crate::task::creds::cap::MKNOD) {
         return Err(Errno::EPERM);
     }
     let from_path = c.path(from.1)?;
@@ -164,7 +164,10 @@ fn mknod_at(c: &mut Context<'_>, dirfd: u64, path: u64, mode: u64, dev: u64) -> 
         0 | S_IFREG => Kind::File(BTreeMap::new()),
         S_IFIFO | S_IFSOCK => Kind::Special,
         // The number 0, 0 is no device but the whiteout of overlay file systems.
-        S_IFCHR | S_IFBLK if c.k.creds_of(c.tid).euid == 0 || (mode & S_IFMT == S_IFCHR && dev == 0) => {
+        S_IFCHR | S_IFBLK
+            if c.k.capable(c.tid, crate::task::creds::cap::MKNOD)
+                || (mode & S_IFMT == S_IFCHR && dev == 0) =>
+        {
             Kind::Special
         }
         S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),

@@ -7,6 +7,7 @@ use crate::num::{int, low16, low32, us};
 use crate::platform::Va;
 use crate::syscall::{Context, ret};
 use crate::task::Tid;
+use crate::task::creds::secure;
 use crate::vfs::inode::FsKind;
 use crate::vfs::mount::What;
 use crate::vfs::{InodeId, Stat};
@@ -130,13 +131,24 @@ fn access_at(c: &mut Context<'_>, dirfd: u64, path: u64, mode: u64, flags: u32) 
     if mode & !7 != 0 || flags & !(g::AT_EACCESS | g::AT_SYMLINK_NOFOLLOW | g::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let object = c.object_at_flags(dirfd, path, flags, flags & g::AT_SYMLINK_NOFOLLOW == 0)?;
-    let mut creds = c.k.creds_of(c.tid);
+    let own = c.k.creds_of(c.tid);
+    let mut creds = own.clone();
     if flags & g::AT_EACCESS == 0 {
         creds.fsuid = creds.uid;
         creds.fsgid = creds.gid;
+        if creds.securebits & secure::NO_SETUID_FIXUP == 0 {
+            creds.caps.effective = if creds.uid == 0 { creds.caps.permitted } else { 0 };
+        }
     }
-    if let Object::Inode(id) = object {
+    // The way there, too, goes by these credentials.
+    if let Some(p) = c.k.process_of_mut(c.tid) {
+        p.creds = creds.clone();
+    }
+    let object = c.object_at_flags(dirfd, path, flags, flags & g::AT_SYMLINK_NOFOLLOW == 0);
+    if let Some(p) = c.k.process_of_mut(c.tid) {
+        p.creds = own;
+    }
+    if let Object::Inode(id) = object? {
         c.k.permission(&creds, id, mode)?;
     }
     ret(0)

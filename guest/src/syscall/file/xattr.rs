@@ -54,7 +54,7 @@ fn holder(c: &mut Context<'_>, object: Object, name: &[u8], mask: u32) -> Result
     let file_type = node.file_type();
     let writes = mask == MAY_WRITE;
     let creds = c.k.creds_of(c.tid);
-    let root = creds.euid == 0;
+    let root = creds.can(crate::task::creds::cap::SYS_ADMIN);
     if name.starts_with(b"trusted.") && !root {
         return Err(if writes { Errno::EPERM } else { Errno::ENODATA });
     }
@@ -62,7 +62,7 @@ fn holder(c: &mut Context<'_>, object: Object, name: &[u8], mask: u32) -> Result
         if !matches!(file_type, S_IFREG | S_IFDIR) {
             return Err(if writes { Errno::EPERM } else { Errno::ENODATA });
         }
-        let owner = creds.fsuid == 0 || creds.fsuid == node.stat.uid;
+        let owner = creds.owns(node.stat.uid);
         if writes && file_type == S_IFDIR && node.stat.mode & 0o1000 != 0 && !owner {
             return Err(Errno::EPERM);
         }
@@ -74,7 +74,9 @@ fn holder(c: &mut Context<'_>, object: Object, name: &[u8], mask: u32) -> Result
     if matches!(c.k.vfs.inode(id)?.kind, Kind::Synth(_)) || c.k.is_live(id) {
         return Err(Errno::EOPNOTSUPP);
     }
-    if space(name)? == Space::Security && writes && !root {
+    let labels =
+        if name == b"security.capability" { creds.can(crate::task::creds::cap::SETFCAP) } else { root };
+    if space(name)? == Space::Security && writes && !labels {
         return Err(Errno::EPERM);
     }
     Ok(id)
@@ -146,7 +148,7 @@ fn list(c: &mut Context<'_>, find: Find, a: &[u64; 6]) -> SysResult {
     let [at, out, size, ..] = *a;
     let object = find(c, at)?;
     let mut all = Vec::new();
-    let root = c.k.creds_of(c.tid).euid == 0;
+    let root = c.k.capable(c.tid, crate::task::creds::cap::SYS_ADMIN);
     if let Object::Inode(id) = object {
         for key in c.k.vfs.inode(id)?.xattrs.keys().filter(|k| root || !k.starts_with(b"trusted.")) {
             all.extend_from_slice(key);

@@ -45,7 +45,7 @@ pub fn request(c: &mut Context<'_>, id: u64, request: u32, arg: u64) -> SysResul
         0x8910..=0x89ff => {
             let bytes = c.k.copy_in_vec(c.tid, arg, iface::REQUEST)?;
             let bytes = bytes.first_chunk::<{ iface::REQUEST }>().ok_or(Errno::EFAULT)?;
-            let root = c.k.socket_cred(c.tid).uid == 0;
+            let root = c.k.capable(c.tid, crate::task::creds::cap::NET_ADMIN);
             let answer = iface::request(request, bytes, root)?.ok_or(Errno::ENOTTY)?;
             c.k.copy_out(c.tid, arg, &answer)?;
         }

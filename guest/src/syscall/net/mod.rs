@@ -315,7 +315,7 @@ fn setsockopt(c: &mut Context<'_>, &[fd, level, name, va, len, _]: &[u64; 6]) ->
     let (_, id) = of(c, fd)?;
     let len = usize::try_from(int(len)).map_err(|_| Errno::EINVAL)?;
     let value = c.k.copy_in_vec(c.tid, va, len.min(MAX_OPTION))?;
-    let root = c.k.socket_cred(c.tid).uid == 0;
+    let root = c.k.capable(c.tid, crate::task::creds::cap::NET_ADMIN);
     let done = c.k.objects.net.get_mut(id)?.set_option(low32(level), low32(name), &value, root);
     done.map_err(|e| refused::option(c, level, name, e))?;
     ret(0)

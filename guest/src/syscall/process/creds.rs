@@ -2,7 +2,10 @@
 
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
+use crate::signal::frame::le32;
 use crate::syscall::{Context, ret};
+use crate::task::Creds;
+use crate::task::creds::{cap, secure};
 use crate::wait::SysResult;
 
 // ---- groups and sessions ----
@@ -77,16 +80,23 @@ const KEEP: u32 = u32::MAX;
 pub(super) fn ids(c: &Context<'_>, group: bool) -> Result<(Ids, bool), Errno> {
     let x = &c.k.process_of(c.tid).ok_or(Errno::ESRCH)?.creds;
     let ids = if group { [x.gid, x.egid, x.sgid, x.fsgid] } else { [x.uid, x.euid, x.suid, x.fsuid] };
-    Ok((ids, x.euid == 0))
+    Ok((ids, x.can(if group { cap::SETGID } else { cap::SETUID })))
+}
+
+fn own(c: &mut Context<'_>) -> Result<Creds, Errno> {
+    c.k.process_of(c.tid).map(|p| p.creds.clone()).ok_or(Errno::ESRCH)
 }
 
 pub(super) fn set_ids(c: &mut Context<'_>, group: bool, new: Ids) -> SysResult {
-    let x = &mut c.k.process_of_mut(c.tid).ok_or(Errno::ESRCH)?.creds;
+    let old = own(c)?;
+    let mut x = old.clone();
     if group {
         [x.gid, x.egid, x.sgid, x.fsgid] = new;
     } else {
         [x.uid, x.euid, x.suid, x.fsuid] = new;
+        x.after_setuid(&old);
     }
+    c.k.commit_creds(c.tid, x);
     ret(0)
 }
 
@@ -129,7 +139,15 @@ pub(super) fn set_res(c: &mut Context<'_>, group: bool, [nr, ne, ns]: [u32; 3]) 
 pub(super) fn set_fs(c: &mut Context<'_>, group: bool, id: u32) -> SysResult {
     let ([r, e, s, f], root) = ids(c, group)?;
     if id != KEEP && (root || [r, e, s, f].contains(&id)) {
-        set_ids(c, group, [r, e, s, id])?;
+        let old = own(c)?;
+        let mut x = old.clone();
+        if group {
+            x.fsgid = id;
+        } else {
+            x.fsuid = id;
+            x.after_setfsuid(&old);
+        }
+        c.k.commit_creds(c.tid, x);
     }
     ret(u64::from(f))
 }
@@ -215,7 +233,7 @@ pub(super) fn setgroups(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 /// Reads a capability header: its version's number of words and the process. A version that is not known is answered with
 /// the one that is.
-pub(super) fn cap_header(c: &mut Context<'_>, va: u64, data: u64) -> Result<Option<(usize, u32)>, Errno> {
+pub(super) fn cap_header(c: &mut Context<'_>, va: u64, data: u64) -> Result<Option<(usize, i32)>, Errno> {
     let version = c.k.get_u32(c.tid, va)?;
     let pid = c.k.get_u32(c.tid, va.wrapping_add(4))?.cast_signed();
     let words = match version {
@@ -226,23 +244,22 @@ pub(super) fn cap_header(c: &mut Context<'_>, va: u64, data: u64) -> Result<Opti
             return if data == 0 { Ok(None) } else { Err(Errno::EINVAL) };
         }
     };
-    let pid = u32::try_from(pid).map_err(|_| Errno::EINVAL)?;
     Ok(Some((words, pid)))
 }
 
 pub(super) fn capget(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [header, data, ..] = *a;
     let Some((words, pid)) = cap_header(c, header, data)? else { return ret(0) };
-    let pid = target(c, u64::from(pid))?;
     if data == 0 {
         return ret(0);
     }
-    let root = c.k.processes.get(&pid).is_some_and(|p| p.creds.euid == 0);
-    let caps: u64 = if root { crate::syscall::info::ALL_CAPS } else { 0 };
+    let pid = u32::try_from(pid).map_err(|_| Errno::EINVAL)?;
+    let pid = target(c, u64::from(pid))?;
+    let caps = c.k.processes.get(&pid).ok_or(Errno::ESRCH)?.creds.caps;
     let mut b = Vec::new();
-    for word in [low32(caps), low32(caps >> 32)].into_iter().take(words) {
-        for set in [word, word, 0] {
-            b.extend(set.to_le_bytes());
+    for shift in [0, 32].into_iter().take(words) {
+        for set in [caps.effective, caps.permitted, caps.inheritable] {
+            b.extend(low32(set >> shift).to_le_bytes());
         }
     }
     c.k.copy_out(c.tid, data, &b)?;
@@ -252,13 +269,82 @@ pub(super) fn capget(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 pub(super) fn capset(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [header, data, ..] = *a;
     let Some((words, pid)) = cap_header(c, header, data)? else { return Err(Errno::EINVAL) };
-    if pid != 0 && pid != c.pid()? && pid != c.tid {
+    if pid != 0 && u32::try_from(pid) != Ok(c.tid) {
         return Err(Errno::EPERM);
     }
     let b = c.k.copy_in_vec(c.tid, data, words * 12)?;
-    let (_, root) = ids(c, false)?;
-    if !root && b.iter().any(|x| *x != 0) {
+    let set = |at: usize| (u64::from(le32(&b, at)) | u64::from(le32(&b, at + 12)) << 32) & cap::ALL;
+    let mut x = own(c)?;
+    x.set_caps(set(0), set(4), set(8))?;
+    c.k.commit_creds(c.tid, x);
+    ret(0)
+}
+
+/// PR_CAPBSET_READ, PR_CAPBSET_DROP.
+pub(super) fn bounding(c: &mut Context<'_>, drop: bool, number: u64) -> SysResult {
+    let mut x = own(c)?;
+    if drop && !x.can(cap::SETPCAP) {
         return Err(Errno::EPERM);
     }
+    let bit = bit(number).ok_or(Errno::EINVAL)?;
+    if !drop {
+        return ret(u64::from(x.caps.bounding & bit != 0));
+    }
+    x.caps.bounding &= !bit;
+    c.k.commit_creds(c.tid, x);
+    ret(0)
+}
+
+fn bit(number: u64) -> Option<u64> {
+    u32::try_from(number).ok().filter(|n| *n <= cap::LAST).map(|n| 1 << n)
+}
+
+/// PR_CAP_AMBIENT.
+pub(super) fn ambient(c: &mut Context<'_>, [what, number, x4, x5]: [u64; 4]) -> SysResult {
+    let mut x = own(c)?;
+    if what == 4 {
+        if number | x4 | x5 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        x.caps.ambient = 0;
+        c.k.commit_creds(c.tid, x);
+        return ret(0);
+    }
+    let bit = bit(number).filter(|_| x4 | x5 == 0).ok_or(Errno::EINVAL)?;
+    match what {
+        1 => return ret(u64::from(x.caps.ambient & bit != 0)),
+        2 => {
+            let held = x.caps.permitted & x.caps.inheritable & bit != 0;
+            if !held || x.securebits & secure::NO_CAP_AMBIENT_RAISE != 0 {
+                return Err(Errno::EPERM);
+            }
+            x.caps.ambient |= bit;
+        }
+        3 => x.caps.ambient &= !bit,
+        _ => return Err(Errno::EINVAL),
+    }
+    c.k.commit_creds(c.tid, x);
+    ret(0)
+}
+
+/// PR_SET_SECUREBITS.
+pub(super) fn set_securebits(c: &mut Context<'_>, bits: u64) -> SysResult {
+    let mut x = own(c)?;
+    x.set_securebits(u32::try_from(bits).map_err(|_| Errno::EPERM)?)?;
+    c.k.commit_creds(c.tid, x);
+    ret(0)
+}
+
+/// PR_SET_KEEPCAPS.
+pub(super) fn set_keep_caps(c: &mut Context<'_>, on: u64) -> SysResult {
+    let mut x = own(c)?;
+    if on > 1 {
+        return Err(Errno::EINVAL);
+    }
+    if x.securebits & secure::KEEP_CAPS_LOCKED != 0 {
+        return Err(Errno::EPERM);
+    }
+    x.securebits = x.securebits & !secure::KEEP_CAPS | if on == 1 { secure::KEEP_CAPS } else { 0 };
+    c.k.commit_creds(c.tid, x);
     ret(0)
 }
