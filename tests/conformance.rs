@@ -104,6 +104,16 @@ fn files() {
 }
 
 #[test]
+fn aio() {
+    family("aio", 320, &[]);
+}
+
+#[test]
+fn notify() {
+    family("notify", 430, &[]);
+}
+
+#[test]
 fn inotify() {
     family("inotify", 190, &[]);
 }

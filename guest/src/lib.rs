@@ -11,6 +11,7 @@
 //! [`task`], [`signal`], [`futex`], [`time`]: the meaning) -> [`platform`].
 
 pub mod abi;
+pub mod aio;
 pub mod entropy;
 pub mod errno;
 pub mod exec;

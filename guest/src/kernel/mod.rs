@@ -81,6 +81,8 @@ crate::forkable! {
         inherit pub ipc: crate::ipc::Ipc,
         /// Epoll sets and other waiters on objects.
         inherit pub polls: Polls,
+        /// Contexts of asynchronous I/O.
+        inherit pub aio: crate::aio::Aio,
         /// Who sleeps on what.
         inherit pub waiters: BTreeMap<WaitKey, BTreeSet<Tid>>,
         /// Last object number given out.
@@ -131,6 +133,7 @@ impl Kernel {
             futexes: Futexes::default(),
             ipc: crate::ipc::Ipc::default(),
             polls: Polls::default(),
+            aio: crate::aio::Aio::default(),
             waiters: BTreeMap::new(),
             last_object: 0,
             deadlines: Deadlines::default(),

@@ -63,6 +63,7 @@ impl Kernel {
             return;
         }
         let root = m.root;
+        self.aio_release(mm);
         // With the tables gone, no page needs an invalidation of its own.
         if self.platform.destroy_root(root) {
             if let Ok(mut space) = self.space(mm) {

@@ -76,12 +76,15 @@ impl Kernel {
                 }
             }
         }
-        for object in seen {
-            if let Some(tids) = self.waiters.get(&WaitKey::Object(object)) {
+        for object in &seen {
+            if let Some(tids) = self.waiters.get(&WaitKey::Object(*object)) {
                 for tid in tids.clone() {
                     self.unblock(tid, crate::wait::Cause::Woken);
                 }
             }
+        }
+        for object in seen.into_iter().chain([object]) {
+            self.aio_changed(object);
         }
     }
 
@@ -103,6 +106,7 @@ impl Kernel {
             .waiters
             .keys()
             .filter_map(|k| if let WaitKey::Object(o) = k { Some(*o) } else { None })
+            .chain(self.aio.objects())
             .collect();
         while let Some(object) = todo.pop() {
             if waited.insert(object) {

@@ -14,7 +14,7 @@ use space::{fadvise, fallocate, fsync, ftruncate, readahead, sync_file_range};
 mod control;
 mod extents;
 mod make;
-mod rw;
+pub(super) mod rw;
 mod space;
 
 const O_CLOEXEC: u64 = 0o2_000_000;
@@ -46,7 +46,7 @@ pub const TABLE: &[Entry] = &[
         72,
         "fcntl",
         &[Arg::Fd, Arg::Int, Arg::Hex],
-        "no leases, no F_NOTIFY, no signals by F_SETOWN",
+        "no leases; F_SETOWN's and F_SETSIG's signals are those of F_NOTIFY only",
         fcntl,
     ),
     Entry::full(73, "flock", &[Arg::Fd, Arg::Hex], super::lock::flock),

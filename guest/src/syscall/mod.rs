@@ -12,6 +12,7 @@ use crate::task::{Call, Tid};
 use crate::wait::{Outcome, SysResult};
 use std::sync::OnceLock;
 
+pub mod aio;
 pub mod copy;
 pub mod event;
 pub mod fd;
@@ -127,6 +128,7 @@ impl std::fmt::Debug for Entry {
 }
 
 const FAMILIES: &[&[Entry]] = &[
+    aio::TABLE,
     copy::TABLE,
     event::TABLE,
     fd::TABLE,

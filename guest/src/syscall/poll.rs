@@ -41,19 +41,19 @@ pub const TABLE: &[Entry] = &[
 ];
 
 /// Whether the call is being tried again after a sleep.
-fn resumed(c: &Context<'_>) -> bool {
+pub(super) fn resumed(c: &Context<'_>) -> bool {
     c.k.task(c.tid).is_some_and(|t| t.resume.is_some())
 }
 
 /// When to give up: the deadline of the sleep that ended, or `timeout` ns from now; `None` never.
-fn deadline(c: &Context<'_>, timeout: Option<u64>) -> Option<u64> {
+pub(super) fn deadline(c: &Context<'_>, timeout: Option<u64>) -> Option<u64> {
     match c.k.task(c.tid).and_then(|t| t.resume) {
         Some(r) => r.deadline,
         None => timeout.map(|t| c.k.platform.monotonic().saturating_add(t)),
     }
 }
 
-fn expired(c: &Context<'_>, deadline: Option<u64>) -> bool {
+pub(super) fn expired(c: &Context<'_>, deadline: Option<u64>) -> bool {
     deadline.is_some_and(|d| d <= c.k.platform.monotonic())
 }
 
@@ -107,7 +107,7 @@ fn put_left(c: &mut Context<'_>, deadline: Option<u64>) {
 }
 
 /// Sets the mask for the length of the call. EINVAL, EFAULT.
-fn swap_mask(c: &mut Context<'_>, va: u64, size: u64) -> Result<(), Errno> {
+pub(super) fn swap_mask(c: &mut Context<'_>, va: u64, size: u64) -> Result<(), Errno> {
     if va == 0 || resumed(c) {
         return Ok(());
     }

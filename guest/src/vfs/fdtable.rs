@@ -126,6 +126,9 @@ impl Kernel {
 
     /// A process that closes any descriptor of a file gives up its locks there (fcntl(2)).
     fn posix_close(&mut self, tid: Tid, file: u64) {
+        if let Some(table) = self.task(tid).map(|t| t.files) {
+            self.dnotify_close(table, file);
+        }
         if let Some(FileKind::Mqueue(id)) = self.files.get(file).map(|f| &f.kind)
             && let Some(pid) = self.task(tid).map(|t| t.pid)
         {
@@ -162,6 +165,7 @@ impl Kernel {
         let Some(f) = self.files.remove(file) else { return };
         self.epoll_forget_file(file);
         self.notify_file(&f, if f.flags & 3 == 0 { IN_CLOSE_NOWRITE } else { IN_CLOSE_WRITE });
+        self.dnotify_forget(file, f.kind.inode());
         if let Some(inode) = f.kind.inode() {
             self.lock_file_closed(inode, file);
         }
@@ -230,6 +234,7 @@ impl Kernel {
         let fds = self.fd_tables.remove(table).map(|t| t.fds).unwrap_or_default();
         self.descriptors_gone(fds.len());
         for entry in fds.values() {
+            self.dnotify_close(table, entry.file);
             self.file_unref(entry.file);
         }
     }

@@ -87,6 +87,8 @@ pub struct Watches {
     pub queues: crate::store::Store<Inotify>,
     /// Watch descriptors by inode and queue.
     by_inode: BTreeMap<InodeId, BTreeMap<u64, i32>>,
+    /// Who is told by a signal.
+    pub dnotify: super::dnotify::Dnotify,
     bytes: usize,
     cookie: u32,
 }
@@ -94,7 +96,12 @@ pub struct Watches {
 impl Watches {
     /// Whether somebody watches an inode.
     pub fn has(&self, inode: InodeId) -> bool {
-        self.by_inode.contains_key(&inode)
+        self.by_inode.contains_key(&inode) || self.dnotify.has(inode)
+    }
+
+    /// Whether nobody watches anything.
+    fn is_idle(&self) -> bool {
+        self.by_inode.is_empty() && self.dnotify.is_idle()
     }
 
     fn push(&mut self, id: u64, event: Event) -> Option<u64> {
@@ -219,6 +226,7 @@ impl Kernel {
 
     /// An event about an inode for who watches it; `name` is that of an entry when it is about one.
     pub(crate) fn notify_inode(&mut self, inode: InodeId, mask: u32, name: &[u8], cookie: u32) {
+        self.dnotify_event(inode, mask, !name.is_empty());
         let Some(watchers) = self.objects.watches.by_inode.get(&inode) else { return };
         let mut wake = Vec::new();
         for (id, wd) in watchers.clone() {
@@ -240,7 +248,7 @@ impl Kernel {
 
     /// An event about an inode, for who watches it and for who watches the directory that it is in.
     pub(crate) fn notify_both(&mut self, inode: InodeId, mask: u32) {
-        if self.objects.watches.by_inode.is_empty() {
+        if self.objects.watches.is_idle() {
             return;
         }
         let Ok(node) = self.vfs.inode(inode) else { return };
@@ -266,7 +274,7 @@ impl Kernel {
 
     /// An event about an open file.
     pub(crate) fn notify_file(&mut self, f: &OpenFile, mask: u32) {
-        if self.objects.watches.by_inode.is_empty() || f.flags & super::file::O_PATH != 0 {
+        if self.objects.watches.is_idle() || f.flags & super::file::O_PATH != 0 {
             return;
         }
         if let Some(inode) = f.kind.inode() {
@@ -286,7 +294,7 @@ impl Kernel {
         (to, new): (InodeId, &[u8]),
         moved: InodeId,
     ) {
-        if self.objects.watches.by_inode.is_empty() {
+        if self.objects.watches.is_idle() {
             return;
         }
         let is_dir =
@@ -295,6 +303,9 @@ impl Kernel {
         let cookie = self.objects.watches.cookie;
         self.notify_inode(from, g::IN_MOVED_FROM | is_dir, old, cookie);
         self.notify_inode(to, g::IN_MOVED_TO | is_dir, new, cookie);
+        if from == to {
+            self.dnotify_event(from, super::dnotify::RENAMED | is_dir, true);
+        }
     }
 
     /// An inode without names and users goes away, and its watches with it.

@@ -10,6 +10,7 @@ pub type InodeId = u64;
 mod alloc;
 mod data;
 pub mod device;
+pub mod dnotify;
 pub mod eventfd;
 mod evict;
 pub mod fdtable;

@@ -77,6 +77,9 @@ const FIXED: &[&str] = &[
     "proc/sys/vm/mmap_min_addr",
     "proc/sys/vm/overcommit_memory",
     "proc/sys/fs/",
+    "proc/sys/fs/aio-max-nr",
+    "proc/sys/fs/aio-nr",
+    "proc/sys/fs/dir-notify-enable",
     "proc/sys/fs/file-max",
     "proc/sys/fs/file-nr",
     "proc/sys/fs/nr_open",
@@ -497,6 +500,9 @@ impl Kernel {
             ["proc", "sys", "vm", "overcommit_memory"] => "1\n".into(),
             ["proc", "sys", "vm", "max_map_count"] => "65530\n".into(),
             ["proc", "sys", "vm", "mmap_min_addr"] => "65536\n".into(),
+            ["proc", "sys", "fs", "aio-max-nr"] => format!("{}\n", crate::aio::MAX_REQUESTS),
+            ["proc", "sys", "fs", "aio-nr"] => format!("{}\n", self.aio.requests),
+            ["proc", "sys", "fs", "dir-notify-enable"] => "1\n".into(),
             ["proc", "sys", "fs", "file-max"] => format!("{}\n", self.descriptor_limit()),
             ["proc", "sys", "fs", "file-nr"] => {
                 format!("{}\t0\t{}\n", self.files.len(), self.descriptor_limit())

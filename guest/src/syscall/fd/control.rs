@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::num::{int, low32, u64_of};
 use crate::syscall::{Context, ret};
 use crate::vfs::FileKind;
+use crate::vfs::dnotify::{OWNER_PGRP, OWNER_PID, Owner};
 use crate::vfs::file::{O_APPEND, O_NONBLOCK, O_PATH};
 use crate::wait::SysResult;
 
@@ -58,21 +59,7 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
             let inode = inode(c, fd)?;
             ret(u64::from(c.k.seals(inode)?))
         }
-        8 => {
-            // F_SETOWN: a process, or a group as a negative number.
-            let owner = int(arg);
-            if owner == i32::MIN {
-                return Err(Errno::EINVAL);
-            }
-            let id = owner.unsigned_abs();
-            let known = if owner > 0 {
-                c.k.processes.contains_key(&id)
-            } else {
-                c.k.processes.values().any(|p| p.pgid == id)
-            };
-            if owner == 0 || known { ret(0) } else { Err(Errno::ESRCH) }
-        }
-        9 => ret(0),
+        8..=11 | 15..=17 => owner(c, entry.file, cmd, arg),
         1031 | 1032 => {
             let FileKind::Pipe { pipe, .. } = f.kind else { return Err(Errno::EBADF) };
             let pipe = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;
@@ -83,17 +70,65 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
             }
             ret(u64_of(size))
         }
-        // F_GETLEASE: there are none. F_SETLEASE and F_NOTIFY fail as on file systems and kernels without them.
+        // F_GETLEASE: there are none. F_SETLEASE fails as on file systems without them.
         1025 if matches!(f.kind, FileKind::Inode(_)) => ret(2),
-        // F_NOTIFY without an event gives up what was asked for before: nothing.
-        1026 if low32(arg) & 0x7fff_ffff == 0 => ret(0),
+        1026 => {
+            c.k.dnotify_add(c.tid, low32(fd), entry.file, low32(arg))?;
+            ret(0)
+        }
         // F_DUPFD_QUERY
         1027 => ret(u64::from(c.k.file_of(c.tid, int(arg))? == entry.file)),
-        // Signal-driven I/O, leases, notifications and write hints.
-        10 | 11 | 15..=17 | 1024..=1026 | 1035..=1038 => {
+        // Leases and write hints.
+        1024 | 1025 | 1035..=1038 => {
             Err(c.refuse("command", &[u64::from(cmd)], Errno::EINVAL))
         }
         _ => Err(Errno::EINVAL),
+    }
+}
+
+/// F_SETOWN and its relatives: who gets the file's signals, and which.
+fn owner(c: &mut Context<'_>, file: u64, cmd: u32, arg: u64) -> SysResult {
+    match cmd {
+        8 => {
+            // A process, or a group as a negative number.
+            let who = int(arg);
+            if who == i32::MIN {
+                return Err(Errno::EINVAL);
+            }
+            let kind = if who < 0 { OWNER_PGRP } else { OWNER_PID };
+            c.k.own_file(c.tid, file, kind, who.unsigned_abs())?;
+            ret(0)
+        }
+        9 => match c.k.owner_shown(file) {
+            (OWNER_PGRP, id) => ret((-i64::from(id)).cast_unsigned()),
+            (_, id) => ret(u64::from(id)),
+        },
+        10 => {
+            let signal = u32::try_from(arg).ok().filter(|s| *s <= 64).ok_or(Errno::EINVAL)?;
+            let owner = c.k.owner_of(file);
+            c.k.set_owner(file, Owner { signal, ..owner });
+            ret(0)
+        }
+        11 => ret(u64::from(c.k.owner_of(file).signal)),
+        15 => {
+            let kind = c.k.get_u32(c.tid, arg)?;
+            let id = c.k.get_u32(c.tid, arg.wrapping_add(4))?;
+            if kind > OWNER_PGRP {
+                return Err(Errno::EINVAL);
+            }
+            c.k.own_file(c.tid, file, kind, id)?;
+            ret(0)
+        }
+        16 => {
+            let (kind, id) = c.k.owner_shown(file);
+            c.k.put_u64(c.tid, arg, u64::from(kind) | u64::from(id) << 32)?;
+            ret(0)
+        }
+        _ => {
+            let (uid, euid) = c.k.owner_of(file).uid;
+            c.k.put_u64(c.tid, arg, u64::from(uid) | u64::from(euid) << 32)?;
+            ret(0)
+        }
     }
 }
 

@@ -95,35 +95,50 @@ pub(super) fn vectored(
     // Linux takes the count as 32 bits.
     let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
     let flags = low32(flags);
-    if flags == 0 || iovecs.iter().all(|(_, len)| *len == 0) {
-        return if write {
-            c.k.file_write(c.tid, file, &iovecs, at)
-        } else {
-            c.k.file_read(c.tid, file, &iovecs, at)
-        };
+    if iovecs.iter().all(|(_, len)| *len == 0) {
+        return transfer(c, file, &iovecs, at, write, 0);
     }
+    check_flags(c, file, flags)?;
+    transfer(c, file, &iovecs, at, write, flags)
+}
+
+/// Whether a file may be read or written with RWF_ flags. EOPNOTSUPP, EINVAL.
+pub(in crate::syscall) fn check_flags(c: &Context<'_>, file: u64, flags: u32) -> Result<(), Errno> {
     if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     if flags & (RWF_APPEND | RWF_NOAPPEND) == RWF_APPEND | RWF_NOAPPEND {
         return Err(Errno::EINVAL);
     }
+    let kind = c.k.open_file(file)?.kind;
+    let may = matches!(kind, FileKind::Inode(_) | FileKind::Pipe { .. } | FileKind::Socket(_));
+    if flags & RWF_NOWAIT != 0 && !may { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+/// Reads or writes with RWF_ flags that were checked.
+pub(in crate::syscall) fn transfer(
+    c: &mut Context<'_>,
+    file: u64,
+    iovecs: &[(u64, u64)],
+    at: Option<u64>,
+    write: bool,
+    flags: u32,
+) -> SysResult {
     let f = c.k.open_file(file)?;
     if flags & RWF_NOWAIT != 0 {
-        if !matches!(f.kind, FileKind::Inode(_) | FileKind::Pipe { .. } | FileKind::Socket(_)) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let events = if write { crate::poll::POLLOUT } else { crate::poll::POLLIN };
         if c.k.file_poll(file) & (events | crate::poll::POLLHUP | crate::poll::POLLERR) == 0 {
             return Err(Errno::EAGAIN);
         }
     }
     if !write {
-        return c.k.file_read(c.tid, file, &iovecs, at);
+        return c.k.file_read(c.tid, file, iovecs, at);
+    }
+    if flags & (RWF_APPEND | RWF_NOAPPEND) == 0 {
+        return c.k.file_write(c.tid, file, iovecs, at);
     }
     // O_APPEND for this call alone. Such a call is not tried again: only writes to streams sleep, and for them it means nothing.
     let append = match flags & (RWF_APPEND | RWF_NOAPPEND) {
-        0 => f.flags,
         RWF_APPEND => f.flags | O_APPEND,
         _ => f.flags & !O_APPEND,
     };
@@ -133,7 +148,7 @@ pub(super) fn vectored(
         }
     };
     put(c, append);
-    let result = c.k.file_write(c.tid, file, &iovecs, at);
+    let result = c.k.file_write(c.tid, file, iovecs, at);
     put(c, f.flags);
     result
 }
