@@ -205,7 +205,7 @@ fn udp() {
 
 #[test]
 fn netlink() {
-    family("netlink", 123, &[]);
+    family("netlink", 180, &[]);
 }
 
 #[test]

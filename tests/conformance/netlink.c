@@ -1,8 +1,10 @@
 // NETLINK_ROUTE and the ioctls on interfaces, where there is nothing but the loopback interface; what libc makes of them.
 #include "net.h"
 #include <ifaddrs.h>
+#include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/taskstats.h>
 #include <netdb.h>
 
 static void sockets(void) {
@@ -204,6 +206,165 @@ static void library(void) {
     }
 }
 
+struct generic {
+    struct nlmsghdr h;
+    struct genlmsghdr g;
+    char body[64];
+};
+
+// Appends an attribute to a request.
+static void put_attribute(struct generic *r, int type, const void *data, int length) {
+    struct nlattr *a = (void *)((char *)r + NLMSG_ALIGN(r->h.nlmsg_len));
+    a->nla_type = type;
+    a->nla_len = NLA_HDRLEN + length;
+    memcpy((char *)a + NLA_HDRLEN, data, length);
+    r->h.nlmsg_len = NLMSG_ALIGN(r->h.nlmsg_len) + NLA_ALIGN(a->nla_len);
+}
+
+static struct generic request(int type, int flags, int command) {
+    return (struct generic){.h = {.nlmsg_len = NLMSG_LENGTH(GENL_HDRLEN), .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | flags, .nlmsg_seq = 9},
+                            .g = {.cmd = command, .version = 1}};
+}
+
+static struct generic with(int type, int flags, int command, int attribute, const void *data, int length) {
+    struct generic r = request(type, flags, command);
+    put_attribute(&r, attribute, data, length);
+    return r;
+}
+
+static unsigned short taskstats;
+
+// Attributes with their lengths, and what is in those that are the same everywhere.
+static void attributes(char *line, char *at, int left, int of) {
+    for (; left >= NLA_HDRLEN; ) {
+        struct nlattr *a = (void *)at;
+        char *data = at + NLA_HDRLEN;
+        int type = a->nla_type & NLA_TYPE_MASK, n = a->nla_len - NLA_HDRLEN;
+        if (n < 0 || a->nla_len > left)
+            break;
+        char *to = line + strlen(line);
+        if (of == 0 && type == CTRL_ATTR_FAMILY_NAME)
+            sprintf(to, " name %s", data);
+        else if (of == 0 && type == CTRL_ATTR_FAMILY_ID) {
+            unsigned short id = *(unsigned short *)data;
+            sprintf(to, id == GENL_ID_CTRL ? " the controller" : " id");
+            if (strstr(line, "TASKSTATS"))
+                taskstats = id;
+        } else if (of == 0 && (type == CTRL_ATTR_OPS || type == CTRL_ATTR_MCAST_GROUPS)) {
+            sprintf(to, " %d[", type);
+            attributes(line, data, n, 2);
+            strcat(line, " ]");
+        } else if (of == 2) {
+            sprintf(to, " %d[", type);
+            attributes(line, data, n, 3);
+            strcat(line, " ]");
+        } else if (of == 1 && (type == TASKSTATS_TYPE_AGGR_PID || type == TASKSTATS_TYPE_AGGR_TGID)) {
+            sprintf(to, " %d[", type);
+            attributes(line, data, n, 4);
+            strcat(line, " ]");
+        } else if (of == 4 && type == TASKSTATS_TYPE_STATS) {
+            struct taskstats t = {0};
+            memcpy(&t, data, n < (int)sizeof t ? n : (int)sizeof t);
+            sprintf(to, " stats pid %d parent %d uid %u name %s, began %d, used %d, whole %d", t.ac_pid == (unsigned)getpid(),
+                    t.ac_ppid == (unsigned)getppid(), t.ac_uid, t.ac_comm, t.ac_btime > 1600000000, t.ac_utime < t.ac_etime + 1000000,
+                    n >= 300 && t.version >= 10);
+        } else if (of == 4)
+            sprintf(to, " %d %s", type, *(int *)data == getpid() ? "me" : "other");
+        else if (n == 4)
+            sprintf(to, " %d=%d", type, *(int *)data);
+        else
+            sprintf(to, " %d(%d)", type, n);
+        at += NLA_ALIGN(a->nla_len);
+        left -= NLA_ALIGN(a->nla_len);
+    }
+}
+
+static void generic_ask(const char *name, struct generic r) {
+    int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC);
+    struct timeval tv = {0, 200000};
+    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    show(CASE("%s: sent", name), "%d", send(s, &r, r.h.nlmsg_len, 0) == (long)r.h.nlmsg_len);
+    static char buffer[65536];
+    int done = 0, ours = 0;
+    while (!done) {
+        long n = recv(s, buffer, sizeof buffer, 0);
+        if (n < 0) {
+            show(CASE("%s: no more", name), "%s", strerrorname_np(errno));
+            break;
+        }
+        for (struct nlmsghdr *h = (void *)buffer; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+            char line[2048] = "";
+            struct genlmsghdr *g = NLMSG_DATA(h);
+            int left = h->nlmsg_len - NLMSG_LENGTH(GENL_HDRLEN);
+            if (h->nlmsg_type == NLMSG_ERROR) {
+                int error = *(int *)NLMSG_DATA(h);
+                show(CASE("%s: error", name), "%s seq %u", error ? strerrorname_np(-error) : "none", h->nlmsg_seq);
+                done = 1;
+            } else if (h->nlmsg_type == NLMSG_DONE)
+                done = 1;
+            else {
+                attributes(line, (char *)(g + 1), left, h->nlmsg_type == GENL_ID_CTRL ? 0 : 1);
+                // A dump lists what this kernel happens to have.
+                if (!(r.h.nlmsg_flags & NLM_F_DUMP)) {
+                    show(CASE("%s: answer", name), "command %d version %d%s", g->cmd, g->version, line);
+                    done = !(r.h.nlmsg_flags & NLM_F_ACK);
+                } else
+                    ours += strstr(line, "name nlctrl") || strstr(line, "name TASKSTATS");
+            }
+        }
+    }
+    if (r.h.nlmsg_flags & NLM_F_DUMP)
+        show(CASE("%s: of these two", name), "%d", ours);
+    close(s);
+}
+
+static void generic(void) {
+    int s = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_GENERIC);
+    show("protocol", "%d", option(s, SOL_SOCKET, SO_PROTOCOL));
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    socklen_t n = sizeof a;
+    int route = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    a.nl_pid = 77777;
+    RESULT("bind a route socket", bind(route, (void *)&a, sizeof a));
+    RESULT("a generic one has ports of its own", bind(s, (void *)&a, sizeof a));
+    getsockname(s, (void *)&a, &n);
+    show("port", "%u", a.nl_pid);
+    close(s), close(route);
+    unsigned short control = GENL_ID_CTRL, nobody = 5000;
+    int me = getpid(), none = 0x3ffffff;
+    generic_ask("nlctrl", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "nlctrl", 7));
+    generic_ask("nlctrl by number", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, &control, 2));
+    generic_ask("nlctrl and an acknowledgement", with(GENL_ID_CTRL, NLM_F_ACK, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "nlctrl", 7));
+    generic_ask("TASKSTATS", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "TASKSTATS", 10));
+    generic_ask("no such name", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "conformance", 12));
+    generic_ask("an empty name", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "", 1));
+    generic_ask("a name without an end", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "nlctrl", 6));
+    generic_ask("a long name", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "a name of many bytes", 21));
+    generic_ask("a long value with a short name", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, "nlctrl\0............", 20));
+    generic_ask("no such number", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, &nobody, 2));
+    generic_ask("a short number", with(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, &control, 1));
+    generic_ask("neither", request(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY));
+    generic_ask("all families", request(GENL_ID_CTRL, NLM_F_DUMP, CTRL_CMD_GETFAMILY));
+    generic_ask("an unknown command", request(GENL_ID_CTRL, 0, 99));
+    generic_ask("a command that only tells", request(GENL_ID_CTRL, 0, CTRL_CMD_NEWFAMILY));
+    generic_ask("an unknown family", request(1000, 0, 1));
+    generic_ask("a low type", request(5, NLM_F_ACK, 1));
+    struct generic r = request(GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY);
+    r.h.nlmsg_len = NLMSG_LENGTH(2);
+    generic_ask("a short message", r);
+    if (!taskstats)
+        return;
+    generic_ask("my thread", with(taskstats, 0, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_PID, &me, 4));
+    r = with(taskstats, 0, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &me, 4);
+    generic_ask("nobody", with(taskstats, 0, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_PID, &none, 4));
+    generic_ask("no process", with(taskstats, 0, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &none, 4));
+    generic_ask("half a number", with(taskstats, 0, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_PID, &me, 2));
+    generic_ask("nothing asked", request(taskstats, 0, TASKSTATS_CMD_GET));
+    generic_ask("a list", request(taskstats, NLM_F_DUMP, TASKSTATS_CMD_GET));
+    generic_ask("a telling command", request(taskstats, 0, TASKSTATS_CMD_NEW));
+    generic_ask("an unknown command there", request(taskstats, 0, 77));
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOFBF, 1 << 16);
     only_loopback();
@@ -211,5 +372,6 @@ int main(void) {
     requests();
     ioctls();
     library();
+    generic();
     return 0;
 }

@@ -32,6 +32,7 @@ impl Kernel {
             room,
             family,
             style,
+            protocol: 0,
             state: State::Idle,
             local: Address::Unnamed,
             bound: Address::Unnamed,

@@ -21,6 +21,7 @@ pub mod iface;
 mod inet;
 mod life;
 mod multicast;
+mod genetlink;
 mod netlink;
 mod option_table;
 pub mod options;
@@ -152,6 +153,8 @@ pub struct Socket {
     pub family: Family,
     /// Type.
     pub style: Style,
+    /// NETLINK_ROUTE (0) or NETLINK_GENERIC (16); 0 in other families.
+    pub protocol: i32,
     /// State.
     pub state: State,
     /// What it is bound to.

@@ -1,5 +1,5 @@
-//! AF_NETLINK, protocol NETLINK_ROUTE: who asks is told of the loopback interface, its addresses and routes (rtnetlink(7)).
-//! Nothing can be changed.
+//! AF_NETLINK. Protocol NETLINK_ROUTE: who asks is told of the loopback interface, its addresses and routes (rtnetlink(7)), and nothing can be
+//! changed. NETLINK_GENERIC's families are in `genetlink`.
 
 use super::addr::{AF_INET, AF_INET6, Address};
 use super::iface;
@@ -30,16 +30,16 @@ const RTM_MAX: u16 = 123;
 const MAX_REQUESTS: usize = 64;
 
 /// A request: its header and what follows.
-struct Request<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
+pub(super) struct Request<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
     header: &'a [u8],
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 /// Splits a message into requests, as far as it is well formed.
-fn requests(mut bytes: &[u8]) -> Vec<Request<'_>> {
+pub(super) fn requests(mut bytes: &[u8]) -> Vec<Request<'_>> {
     let mut all = Vec::new();
     while let (Some((header, _)), true) = (bytes.split_first_chunk::<16>(), all.len() < MAX_REQUESTS) {
         let length = crate::num::us(u64::from(le32(header, 0)));
@@ -58,7 +58,7 @@ fn requests(mut bytes: &[u8]) -> Vec<Request<'_>> {
 }
 
 /// One message with its header.
-fn message(kind: u16, flags: u16, sequence: u32, port: u32, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, sequence: u32, port: u32, body: &[u8]) -> Vec<u8> {
     let mut out = low32(u64_of(body.len() + 16)).to_le_bytes().to_vec();
     out.extend(kind.to_le_bytes());
     out.extend(flags.to_le_bytes());
@@ -70,11 +70,24 @@ fn message(kind: u16, flags: u16, sequence: u32, port: u32, body: &[u8]) -> Vec<
 }
 
 /// Appends an attribute.
-fn attribute(out: &mut Vec<u8>, kind: u16, data: &[u8]) {
+pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, data: &[u8]) {
     out.extend(low16(u64_of(data.len() + 4)).to_le_bytes());
     out.extend(kind.to_le_bytes());
     out.extend(data);
     out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// All attributes up to one that claims more than there is: kind without its flags, and value.
+pub(super) fn attributes(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some((head, _)) = bytes.split_first_chunk::<4>() {
+        let word = u64::from(u32::from_le_bytes(*head));
+        let length = crate::num::us(word & 0xffff);
+        let Some(data) = bytes.get(4..length) else { break };
+        all.push((low16(word >> 16) & 0x3fff, data.to_vec()));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    all
 }
 
 /// What RTM_NEWLINK says.
@@ -251,6 +264,24 @@ fn answer(r: &Request<'_>, port: u32) -> Vec<Vec<u8>> {
     } else {
         single(r).map(|(kind, body)| out.push(message(kind, 0, r.sequence, port, &body)))
     };
+    conclude(r, port, result, &mut out);
+    out
+}
+
+/// The messages that answer a request of NETLINK_GENERIC.
+fn generic(k: &Kernel, r: &Request<'_>, port: u32, root: bool) -> Vec<Vec<u8>> {
+    let asks = r.flags & NLM_F_REQUEST != 0 && r.kind >= 16;
+    let result = if asks { k.generic_answer(r, port, root) } else { Ok(Vec::new()) };
+    let (mut out, result) = match result {
+        Ok(all) => (all, Ok(())),
+        Err(e) => (Vec::new(), Err(e)),
+    };
+    conclude(r, port, result, &mut out);
+    out
+}
+
+/// Adds the acknowledgement that was asked for, or the error.
+fn conclude(r: &Request<'_>, port: u32, result: Result<(), Errno>, out: &mut Vec<Vec<u8>>) {
     let dumped = result.is_ok() && r.flags & NLM_F_DUMP != 0 && r.kind >= 16;
     if result.is_err() || (r.flags & NLM_F_ACK != 0 && !dumped) {
         let code = result.err().map_or(0, |e| -i32::from(e.0));
@@ -261,12 +292,12 @@ fn answer(r: &Request<'_>, port: u32) -> Vec<Vec<u8>> {
         }
         out.push(message(NLMSG_ERROR, if code == 0 { 0x100 } else { 0 }, r.sequence, port, &body));
     }
-    out
 }
 
 impl Kernel {
     /// bind(2) of a netlink socket; port 0 takes one. EADDRINUSE, EINVAL.
     pub(super) fn netlink_bind(&mut self, tid: Tid, id: u64, port: u32, groups: u32) -> Result<(), Errno> {
+        let protocol = self.objects.net.get(id)?.protocol;
         let now = match self.objects.net.get(id)?.local {
             Address::Netlink(now, _) => now,
             _ => 0,
@@ -279,7 +310,8 @@ impl Kernel {
                 .net
                 .sockets
                 .iter()
-                .any(|(other, s)| other != id && matches!(s.local, Address::Netlink(p, _) if p == port))
+                .filter(|(other, s)| *other != id && s.protocol == protocol)
+                .any(|(_, s)| matches!(s.local, Address::Netlink(p, _) if p == port))
         };
         let mut chosen = if port == 0 { now } else { port };
         if chosen == 0 {
@@ -315,8 +347,12 @@ impl Kernel {
             _ => 0,
         };
         let stamp = self.platform.realtime();
+        let root = self.creds_of(tid).euid == 0;
+        let is_generic = self.objects.net.get(id)?.protocol == 16;
         for request in requests(&data) {
-            for data in answer(&request, port) {
+            let all =
+                if is_generic { generic(self, &request, port, root) } else { answer(&request, port) };
+            for data in all {
                 let s = self.objects.net.get_mut(id)?;
                 if s.charge() > s.options.receive_buffer {
                     s.error = Some(Errno::ENOBUFS);

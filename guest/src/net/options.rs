@@ -277,7 +277,7 @@ impl Socket {
         let size = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let connected = self.state == State::Connected;
         let protocol = match (self.is_inet(), self.is_connection()) {
-            (false, _) => 0,
+            (false, _) => self.protocol,
             (true, true) => 6,
             (true, false) => 17,
         };

@@ -36,7 +36,7 @@ const MSG_FLAGS: Arg = Arg::Flags(&[
 const FAMILIES: Arg =
     Arg::Flags(&[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16), ("AF_PACKET", 17)]);
 const LOOPBACK: &str =
-    "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE; no raw sockets, no host network";
+    "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE, NETLINK_GENERIC (TASKSTATS); no raw sockets, no host network";
 const OPTIONS: &str = "options that tune a protocol are remembered and have no effect; no SO_PEEK_OFF, SO_ZEROCOPY, socket filters, SO_PEERPIDFD";
 
 const MANY: &str = "streams wait for the first message only";
@@ -151,8 +151,8 @@ fn kind(family: u64, style: u64, protocol: u64) -> Result<(Family, Style, u32), 
         // SOCK_RAW is SOCK_DGRAM there.
         (Family::Unix, 2 | 3, _) => Style::Datagram,
         (Family::Unix, 5, _) => Style::SeqPacket,
-        (Family::Netlink, 2, 0) => Style::Datagram,
-        (Family::Netlink, 3, 0) => Style::Raw,
+        (Family::Netlink, 2, 0 | 16) => Style::Datagram,
+        (Family::Netlink, 3, 0 | 16) => Style::Raw,
         (Family::Netlink, 2 | 3, _) => return Err(Errno::EPROTONOSUPPORT),
         (Family::Unix | Family::Netlink, ..) => return Err(Errno::ESOCKTNOSUPPORT),
         // IPPROTO_MAX
@@ -171,6 +171,9 @@ fn kind(family: u64, style: u64, protocol: u64) -> Result<(Family, Style, u32), 
 fn socket(c: &mut Context<'_>, &[family, style, protocol, ..]: &[u64; 6]) -> SysResult {
     let (family, style, flags) = refused::kind(c, family, style, protocol)?;
     let id = c.k.socket_create(c.tid, family, style)?;
+    if family == Family::Netlink {
+        c.k.objects.net.get_mut(id)?.protocol = int(protocol);
+    }
     let file = c.k.socket_file(id, flags & O_NONBLOCK);
     ret(u64::from(c.k.install_fd(c.tid, file, flags & SOCK_CLOEXEC != 0)?))
 }
