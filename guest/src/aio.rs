@@ -138,7 +138,8 @@ impl Kernel {
             }
         };
         let object = self.new_object();
-        let context = AioContext { mm, index, inode, events, tail: 0, requests, object, waiting: BTreeMap::new() };
+        let context =
+            AioContext { mm, index, inode, events, tail: 0, requests, object, waiting: BTreeMap::new() };
         self.aio.contexts.insert(file, context);
         self.aio.by_mm.insert((mm, index), file);
         self.aio.requests += requests;

@@ -17,11 +17,11 @@ use std::net::IpAddr;
 
 pub mod addr;
 mod ancillary;
+mod genetlink;
 pub mod iface;
 mod inet;
 mod life;
 mod multicast;
-mod genetlink;
 mod netlink;
 mod option_table;
 pub mod options;

@@ -350,8 +350,7 @@ impl Kernel {
         let root = self.creds_of(tid).euid == 0;
         let is_generic = self.objects.net.get(id)?.protocol == 16;
         for request in requests(&data) {
-            let all =
-                if is_generic { generic(self, &request, port, root) } else { answer(&request, port) };
+            let all = if is_generic { generic(self, &request, port, root) } else { answer(&request, port) };
             for data in all {
                 let s = self.objects.net.get_mut(id)?;
                 if s.charge() > s.options.receive_buffer {

@@ -76,7 +76,9 @@ fn wait(c: &mut Context<'_>, args: &[u64; 6], deadline: Option<u64>, restart: Re
     let &[id, least, most, events, ..] = args;
     let (least, most) = (least.cast_signed(), most.cast_signed());
     let context = c.k.aio_find(c.tid, id)?;
-    let (Ok(least), Ok(most)) = (u64::try_from(least), u64::try_from(most)) else { return Err(Errno::EINVAL) };
+    let (Ok(least), Ok(most)) = (u64::try_from(least), u64::try_from(most)) else {
+        return Err(Errno::EINVAL);
+    };
     if least > most {
         return Err(Errno::EINVAL);
     }

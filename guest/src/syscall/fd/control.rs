@@ -79,9 +79,7 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         // F_DUPFD_QUERY
         1027 => ret(u64::from(c.k.file_of(c.tid, int(arg))? == entry.file)),
         // Leases and write hints.
-        1024 | 1025 | 1035..=1038 => {
-            Err(c.refuse("command", &[u64::from(cmd)], Errno::EINVAL))
-        }
+        1024 | 1025 | 1035..=1038 => Err(c.refuse("command", &[u64::from(cmd)], Errno::EINVAL)),
         _ => Err(Errno::EINVAL),
     }
 }

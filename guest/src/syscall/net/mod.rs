@@ -35,8 +35,7 @@ const MSG_FLAGS: Arg = Arg::Flags(&[
 ]);
 const FAMILIES: Arg =
     Arg::Flags(&[("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("AF_NETLINK", 16), ("AF_PACKET", 17)]);
-const LOOPBACK: &str =
-    "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE, NETLINK_GENERIC (TASKSTATS); no raw sockets, no host network";
+const LOOPBACK: &str = "AF_UNIX, AF_INET and AF_INET6 on loopback addresses, NETLINK_ROUTE, NETLINK_GENERIC (TASKSTATS); no raw sockets, no host network";
 const OPTIONS: &str = "options that tune a protocol are remembered and have no effect; no SO_PEEK_OFF, SO_ZEROCOPY, socket filters, SO_PEERPIDFD";
 
 const MANY: &str = "streams wait for the first message only";
