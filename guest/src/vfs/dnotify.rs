@@ -1,5 +1,5 @@
 //! Directory notification by signals (fcntl(2), F_NOTIFY) and who gets the signals of a file (F_SETOWN, F_SETSIG). The events are those of
-//! inotify: [`Kernel::dnotify_event`] hears of each event of a directory.
+//! inotify: `Kernel::dnotify_event` hears of each event of a directory.
 
 use super::InodeId;
 use crate::errno::Errno;
