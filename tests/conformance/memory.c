@@ -586,6 +586,27 @@ static void test_many(void) {
     CHECK("one mprotect for all", mprotect(p, 2000 * PAGE, PROT_READ) == 0);
     show("merged", "%s", maps_between(p + PAGE, p + 1999 * PAGE, perms) == 1 ? "yes" : "no");
     free(perms);
+    // Read in pieces they are the same text as read at once.
+    for (int i = 0; i < 2000; i += 2)
+        mprotect(p + i * PAGE, PAGE, PROT_READ | PROT_WRITE);
+    static char whole[1 << 20], pieces[1 << 20];
+    int maps = open("/proc/self/maps", O_RDONLY);
+    size_t all = 0, sum = 0;
+    ssize_t n;
+    while ((n = read(maps, whole + all, sizeof(whole) - all)) > 0)
+        all += n;
+    RESULT("maps from the start", lseek(maps, 0, SEEK_SET));
+    while ((n = read(maps, pieces + sum, 97)) > 0)
+        sum += n;
+    CHECK("maps in pieces", all > 100000 && all == sum && memcmp(whole, pieces, all) == 0);
+    RESULT("maps behind the end", pread(maps, pieces, 10, all + 100000));
+    close(maps);
+    // A thousand properties are many bytes: these must not be made anew for each piece.
+    int smaps = open("/proc/self/smaps", O_RDONLY);
+    for (sum = 0; (n = read(smaps, pieces, 1024)) > 0;)
+        sum += n;
+    CHECK("smaps in pieces", sum > 1000000);
+    close(smaps);
     munmap(p, 2000 * PAGE);
     // vm.max_map_count.
     fflush(stdout);

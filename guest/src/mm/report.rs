@@ -99,42 +99,56 @@ fn flags_line(vma: &super::Vma) -> String {
 impl Kernel {
     /// The text of /proc/pid/maps, in proc_pid_maps(5)'s format.
     pub fn mm_maps_text(&self, mm: u64) -> String {
-        let Some(m) = self.mms.get(mm) else { return String::new() };
-        m.vmas.iter().fold(String::new(), |out, (start, vma)| out + &self.maps_line(*start, vma))
+        let mut out = String::new();
+        self.mm_records(mm, 0, false, |_, record| {
+            out += record;
+            true
+        });
+        out
     }
 
-    /// The text of /proc/pid/smaps, or one sum for /proc/pid/smaps_rollup. What is backed counts as resident; what others refer to
-    /// too as shared.
-    pub fn mm_smaps_text(&self, mm: u64, rollup: bool) -> String {
-        let mut out = String::new();
-        let Some(m) = self.mms.get(mm) else { return out };
+    /// The records of /proc/pid/maps or smaps from the mapping at or above `from` on, with their addresses, until `take` has enough.
+    pub fn mm_records(&self, mm: u64, from: Va, smaps: bool, mut take: impl FnMut(Va, &str) -> bool) {
+        let Some(m) = self.mms.get(mm) else { return };
+        for (start, vma) in m.vmas.range(from..) {
+            let mut record = self.maps_line(*start, vma);
+            if smaps {
+                record += &self.usage(m, *start, vma).text(true);
+                record += &flags_line(vma);
+            }
+            if !take(*start, &record) {
+                return;
+            }
+        }
+    }
+
+    /// What is backed counts as resident; what others refer to too as shared.
+    fn usage(&self, m: &super::Mm, start: Va, vma: &super::Vma) -> Usage {
+        let mut usage = Usage { size: vma.end - start, ..Usage::default() };
+        let first = m.piece(start).map_or(start, |(s, _)| s);
+        for (s, p) in m.pieces.range(first..vma.end) {
+            let len = p.end.min(vma.end) - (*s).max(start);
+            let file = self.frames.is_file(p.gpa);
+            let shared = self.frames.refs(p.gpa) > 1;
+            usage.resident += len;
+            usage.shared += if shared { len } else { 0 };
+            usage.anonymous += if file || matches!(vma.backing, Backing::File { .. }) { 0 } else { len };
+        }
+        usage.locked = if vma.flags.contains(VmFlags::LOCKED) { usage.resident } else { 0 };
+        usage
+    }
+
+    /// The text of /proc/pid/smaps_rollup: one sum.
+    pub fn mm_rollup_text(&self, mm: u64) -> String {
+        let Some(m) = self.mms.get(mm) else { return String::new() };
         let mut sum = Usage::default();
         for (start, vma) in &m.vmas {
-            let mut usage = Usage { size: vma.end - start, ..Usage::default() };
-            let first = m.piece(*start).map_or(*start, |(s, _)| s);
-            for (s, p) in m.pieces.range(first..vma.end) {
-                let len = p.end.min(vma.end) - (*s).max(*start);
-                let file = self.frames.is_file(p.gpa);
-                let shared = self.frames.refs(p.gpa) > 1;
-                usage.resident += len;
-                usage.shared += if shared { len } else { 0 };
-                usage.anonymous += if file || matches!(vma.backing, Backing::File { .. }) { 0 } else { len };
-            }
-            usage.locked = if vma.flags.contains(VmFlags::LOCKED) { usage.resident } else { 0 };
-            sum.add(&usage);
-            if !rollup {
-                out += &self.maps_line(*start, vma);
-                out += &usage.text(true);
-                out += &flags_line(vma);
-            }
+            sum.add(&self.usage(m, *start, vma));
         }
-        if rollup {
-            let (first, last) =
-                (m.vmas.keys().next().copied().unwrap_or(0), m.vmas.values().last().map_or(0, |v| v.end));
-            let line = format!("{first:08x}-{last:08x} ---p 00000000 00:00 0 ");
-            out = format!("{line:<73}[rollup]\n{}", sum.text(false));
-        }
-        out
+        let (first, last) =
+            (m.vmas.keys().next().copied().unwrap_or(0), m.vmas.values().last().map_or(0, |v| v.end));
+        let line = format!("{first:08x}-{last:08x} ---p 00000000 00:00 0 ");
+        format!("{line:<73}[rollup]\n{}", sum.text(false))
     }
 
     fn maps_line(&self, start: Va, vma: &super::Vma) -> String {

@@ -132,6 +132,9 @@ impl Kernel {
                         n => Ok(n),
                     };
                 }
+                if let Some(done) = self.maps_read(inode, &path, offset, buf) {
+                    return Ok(done);
+                }
                 let text = self.synth_text(&path)?;
                 let rest = text.get(us(offset)..).unwrap_or_default();
                 let n = rest.len().min(buf.len());

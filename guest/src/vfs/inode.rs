@@ -254,6 +254,8 @@ pub struct Vfs {
     pub mounts: super::mount::Mounts,
     /// Inodes of proc and sys that exist, by path.
     pub(super) synth: BTreeMap<String, InodeId>,
+    /// Readers of /proc/PID/maps.
+    pub(super) places: std::collections::VecDeque<super::maps::Place>,
     /// Removed inodes that a working directory may still refer to.
     pub(super) orphans: BTreeSet<InodeId>,
     /// The host's /proc/cpuinfo of one processor, without its number.

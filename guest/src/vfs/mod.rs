@@ -21,6 +21,7 @@ pub mod inotify;
 mod live;
 pub mod lock;
 mod lower;
+mod maps;
 pub mod memfd;
 pub mod mount;
 pub mod ops;

@@ -2,6 +2,7 @@
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::mm::MmStats;
 use crate::task::{Process, Task, TaskState};
 
 /// A task's name without its padding.
@@ -17,17 +18,6 @@ fn state_of(process: &Process, task: &Task) -> (char, &'static str) {
         TaskState::Blocked(_) => ('S', "sleeping"),
         TaskState::Stopped => ('T', "stopped"),
     }
-}
-
-/// Bytes mapped, summed over the lines of a maps text.
-fn mapped(maps: &str) -> u64 {
-    maps.lines()
-        .filter_map(|l| {
-            let (range, _) = l.split_once(' ')?;
-            let (a, b) = range.split_once('-')?;
-            u64::from_str_radix(b, 16).ok()?.checked_sub(u64::from_str_radix(a, 16).ok()?)
-        })
-        .fold(0, u64::saturating_add)
 }
 
 impl Kernel {
@@ -48,20 +38,24 @@ impl Kernel {
     pub(super) fn task_text(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
         let mm = self.synth_task(path).ok_or(Errno::ESRCH)?.1.mm;
         let file = path.rsplit('/').next().unwrap_or_default();
-        let vsize = match file {
-            "stat" | "statm" | "status" => mapped(&self.mm_maps_text(mm)),
-            _ => 0,
+        let sizes = match file {
+            "stat" | "statm" | "status" => self.mm_stats(mm),
+            _ => MmStats::default(),
         };
         let (process, task, by_thread, rest) = self.synth_task(path).ok_or(Errno::ESRCH)?;
-        let rss = vsize.min(self.platform.resident());
+        let rss = sizes.resident.min(self.platform.resident());
         let text = match rest.as_slice() {
             ["cmdline"] => return Ok(process.cmdline.clone()),
             ["environ"] => return Ok(process.environ.clone()),
             ["auxv"] => return Ok(process.auxv.clone()),
             ["comm"] => format!("{}\n", name_of(task)),
-            ["stat"] => self.stat_line(process, task, by_thread, vsize, rss),
-            ["statm"] => format!("{} {} 0 0 0 {} 0\n", vsize / 4096, rss / 4096, rss / 4096),
-            ["status"] => self.status_text(process, task, vsize, rss),
+            ["stat"] => self.stat_line(process, task, by_thread, sizes.total_vm, rss),
+            ["statm"] => {
+                let pages = [sizes.total_vm, rss, sizes.shared.min(rss), sizes.exe];
+                let [size, resident, shared, text] = pages.map(|n| n / 4096);
+                format!("{size} {resident} {shared} {text} 0 {} 0\n", (sizes.data + sizes.stack) / 4096)
+            }
+            ["status"] => self.status_text(process, task, &sizes, rss),
             ["limits"] => limits_text(process),
             ["mounts"] => {
                 let fixed = MOUNTS.iter().map(|(t, at, o)| format!("{t} {at} {t} {o} 0 0\n"));
@@ -157,7 +151,7 @@ impl Kernel {
         )
     }
 
-    fn status_text(&self, process: &Process, task: &Task, vsize: u64, rss: u64) -> String {
+    fn status_text(&self, process: &Process, task: &Task, sizes: &MmStats, rss: u64) -> String {
         let c = &process.creds;
         let (state, word) = state_of(process, task);
         let groups: String = c.groups.iter().map(|g| format!("{g} ")).collect();
@@ -177,7 +171,7 @@ impl Kernel {
             "Name:\t{}\nUmask:\t{:04o}\nState:\t{state} ({word})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\n\
              TracerPid:\t0\nUid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{fds}\nGroups:\t{groups}\n\
              VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
-             VmData:\t{:8} kB\nVmSwap:\t       0 kB\nThreads:\t{}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\n\
+             VmData:\t{:8} kB\nVmStk:\t{:8} kB\nVmExe:\t{:8} kB\nVmSwap:\t       0 kB\nThreads:\t{}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\n\
              SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\nCapInh:\t{:016x}\nCapPrm:\t{:016x}\n\
              CapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\n\
              Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
@@ -195,11 +189,13 @@ impl Kernel {
             c.egid,
             c.sgid,
             c.fsgid,
-            vsize / 1024,
-            vsize / 1024,
+            sizes.total_vm / 1024,
+            sizes.total_vm / 1024,
             rss / 1024,
             rss / 1024,
-            vsize / 1024,
+            sizes.data / 1024,
+            sizes.stack / 1024,
+            sizes.exe / 1024,
             process.threads.len(),
             self.limits.tasks,
             pending(&task.pending),

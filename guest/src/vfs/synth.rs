@@ -444,11 +444,8 @@ impl Kernel {
             Some((_, task, ..)) => task.mm,
             None => return Err(Errno::ESRCH),
         };
-        match path.rsplit('/').next() {
-            Some("maps") => return Ok(self.mm_maps_text(mm).into_bytes()),
-            Some("smaps") => return Ok(self.mm_smaps_text(mm, false).into_bytes()),
-            Some("smaps_rollup") => return Ok(self.mm_smaps_text(mm, true).into_bytes()),
-            _ => {}
+        if path.ends_with("/smaps_rollup") {
+            return Ok(self.mm_rollup_text(mm).into_bytes());
         }
         self.task_text(path)
     }
