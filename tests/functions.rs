@@ -3,7 +3,6 @@
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};
-use seedtree::tree::Tree;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -356,11 +355,11 @@ fn a_seed_killed_in_the_middle_of_forks_costs_no_request() {
 
 #[test]
 fn an_event_is_checked_before_anything_is_forked() {
-    assert!(Tree::check_event(b"{}").is_ok());
-    assert!(Tree::check_event(b"").is_err());
-    assert!(Tree::check_event(b"{} {}").is_err());
-    assert!(Tree::check_event(&vec![b' '; (6 << 20) + 1]).is_err());
-    assert!(Tree::check_event(&[b"\"", &[0xff, 0xfe][..], b"\""].concat()).is_err(), "not UTF-8");
+    assert!(seedtree::tree::check_event(b"{}").is_ok());
+    assert!(seedtree::tree::check_event(b"").is_err());
+    assert!(seedtree::tree::check_event(b"{} {}").is_err());
+    assert!(seedtree::tree::check_event(&vec![b' '; (6 << 20) + 1]).is_err());
+    assert!(seedtree::tree::check_event(&[b"\"", &[0xff, 0xfe][..], b"\""].concat()).is_err(), "not UTF-8");
 }
 
 /// Whoever looks at /tmp and whoever makes directories there take turns.

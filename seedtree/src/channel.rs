@@ -19,8 +19,8 @@ pub const INLINE: usize = 4 << 10;
 pub const CHUNK: usize = 64 << 10;
 /// Longest message accepted, bytes: a 6 MiB payload with its envelope.
 pub const MAX_MESSAGE: usize = 8 << 20;
-/// Most descriptors with one message.
-pub const MAX_FDS: usize = 4;
+/// Most descriptors with one message: channel, stderr, root directory, the function's directory, its layers'.
+pub const MAX_FDS: usize = 5;
 
 /// Errors of a channel.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,13 @@ pub enum ChannelError {
     Socket(#[source] Errno),
 }
 
+impl ChannelError {
+    /// Whether the call was not to wait and would have.
+    pub(crate) fn would_block(&self) -> bool {
+        matches!(self, ChannelError::Socket(Errno::AGAIN))
+    }
+}
+
 impl From<Errno> for ChannelError {
     fn from(e: Errno) -> Self {
         match e {
@@ -50,8 +57,8 @@ impl From<Errno> for ChannelError {
 
 /// One end.
 #[derive(Debug)]
-pub struct Channel {
-    socket: OwnedFd,
+pub struct Channel<S = OwnedFd> {
+    pub(crate) socket: S,
 }
 
 impl Channel {
@@ -70,35 +77,58 @@ impl Channel {
     pub fn into_fd(self) -> OwnedFd {
         self.socket
     }
+}
 
+impl<S: AsFd> Channel<S> {
     /// Sends a message with descriptors. Blocks while the peer's queue is full.
     pub fn send(&self, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let mut done = self.send_first(body, fds, SendFlags::empty())?;
+        while done < body.len() {
+            done += self.send_more(&body[done..], SendFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Sends the header packet; how much of the body went with it. With DONTWAIT, [`ChannelError::would_block`] while the queue is full.
+    pub(crate) fn send_first(
+        &self,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> Result<usize, ChannelError> {
         if body.len() > MAX_MESSAGE {
             return Err(ChannelError::TooLong(body.len()));
         }
-        let (first, rest) = body.split_at(body.len().min(INLINE));
+        let first = &body[..body.len().min(INLINE)];
         let len = u32::try_from(body.len()).map_err(|_| ChannelError::TooLong(body.len()))?.to_le_bytes();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(ChannelError::Malformed);
         }
-        retry(|| {
-            sendmsg(
-                &self.socket,
-                &[IoSlice::new(&len), IoSlice::new(first)],
-                &mut control,
-                SendFlags::NOSIGNAL,
-            )
-        })?;
-        for chunk in rest.chunks(CHUNK) {
-            retry(|| rustix::net::send(&self.socket, chunk, SendFlags::NOSIGNAL))?;
-        }
-        Ok(())
+        let parts = [IoSlice::new(&len), IoSlice::new(first)];
+        retry(|| sendmsg(&self.socket, &parts, &mut control, SendFlags::NOSIGNAL | flags))?;
+        Ok(first.len())
+    }
+
+    /// Sends the next packet of what is left of a body; how much that was.
+    pub(crate) fn send_more(&self, rest: &[u8], flags: SendFlags) -> Result<usize, ChannelError> {
+        let chunk = &rest[..rest.len().min(CHUNK)];
+        retry(|| rustix::net::send(&self.socket, chunk, SendFlags::NOSIGNAL | flags))?;
+        Ok(chunk.len())
     }
 
     /// Receives a message. Blocks; [`ChannelError::Closed`] at the end.
     pub fn receive(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), ChannelError> {
+        let mut partial = self.receive_first(RecvFlags::empty())?;
+        while !partial.is_whole() {
+            self.receive_more(&mut partial, RecvFlags::empty())?;
+        }
+        Ok((partial.body, partial.fds))
+    }
+
+    /// Receives the header packet.
+    pub(crate) fn receive_first(&self, flags: RecvFlags) -> Result<Partial, ChannelError> {
         let mut len = [0; 4];
         let mut first = vec![0; INLINE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -108,7 +138,7 @@ impl Channel {
                 &self.socket,
                 &mut [IoSliceMut::new(&mut len), IoSliceMut::new(&mut first)],
                 &mut control,
-                RecvFlags::CMSG_CLOEXEC,
+                RecvFlags::CMSG_CLOEXEC | flags,
             )
         })?;
         if got.bytes == 0 {
@@ -132,19 +162,37 @@ impl Channel {
         if body.len() > total || (body.len() < total && body.len() != INLINE) {
             return Err(ChannelError::Malformed);
         }
-        while body.len() < total {
-            let start = body.len();
-            body.resize(total.min(start + CHUNK), 0);
-            let want = body.len() - start;
-            let (n, _) = retry(|| rustix::net::recv(&self.socket, &mut body[start..], RecvFlags::empty()))?;
-            if n == 0 {
-                return Err(ChannelError::Closed);
-            }
-            if n != want {
-                return Err(ChannelError::Malformed);
-            }
+        Ok(Partial { body, total, fds })
+    }
+
+    /// Receives the next packet of a message.
+    pub(crate) fn receive_more(&self, partial: &mut Partial, flags: RecvFlags) -> Result<(), ChannelError> {
+        let start = partial.body.len();
+        let end = partial.total.min(start + CHUNK);
+        partial.body.resize(end, 0);
+        let got = retry(|| rustix::net::recv(&self.socket, &mut partial.body[start..], flags));
+        let n = got.as_ref().map_or(0, |(n, _)| *n);
+        partial.body.truncate(start + n);
+        got?;
+        match n {
+            0 => Err(ChannelError::Closed),
+            n if start + n != end => Err(ChannelError::Malformed),
+            _ => Ok(()),
         }
-        Ok((body, fds))
+    }
+}
+
+/// A message of which a part has arrived.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) body: Vec<u8>,
+    total: usize,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Partial {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body.len() == self.total
     }
 }
 

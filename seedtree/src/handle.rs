@@ -37,7 +37,7 @@ pub struct Child {
 }
 
 impl Child {
-    fn new(pid: i32, pidfd: OwnedFd) -> Self {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd) -> Self {
         Child { pid, pidfd, reaped: false }
     }
 
@@ -66,6 +66,12 @@ impl Child {
             }
         }
         self.reaped
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 
@@ -100,9 +106,17 @@ pub struct Fork {
 impl Seed {
     /// Boots an OS seed: `exe` must call [`crate::sandbox::run_if_asked`] first in its main.
     pub fn boot(exe: &Path) -> Result<Seed, HandleError> {
+        let (process, channel) = Seed::spawn(exe, &[])?;
+        await_ready(&channel, 60_000)?;
+        Ok(Seed { level: 0, name: "os".into(), process, channel })
+    }
+
+    /// Starts the process of an OS seed, which will say when it is ready.
+    pub(crate) fn spawn(exe: &Path, env: &[(String, String)]) -> Result<(Child, Channel), HandleError> {
         let (ours, theirs) = Channel::pair()?;
         let child = std::process::Command::new(exe)
             .arg(crate::sandbox::ROLE_ARGUMENT)
+            .envs(env.iter().cloned())
             .stdin(std::process::Stdio::from(theirs.into_fd()))
             .spawn()
             .map_err(HandleError::Spawn)?;
@@ -110,9 +124,7 @@ impl Seed {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(HandleError::Protocol)?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
             .map_err(|e| HandleError::Spawn(std::io::Error::from(e)))?;
-        let process = Child::new(pid, pidfd);
-        await_ready(&ours, 60_000)?;
-        Ok(Seed { level: 0, name: "os".into(), process, channel: ours })
+        Ok((Child::new(pid, pidfd), ours))
     }
 
     /// Asks for a fork and returns at once.

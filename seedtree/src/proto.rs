@@ -8,7 +8,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// One thing that a forked sandbox does, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Mount the root directory (the next descriptor of the message) and start a program that then waits for work.
+    /// Mount the root directory (the next descriptor of the message).
+    Root,
+    /// Start a program that then waits for work.
     Start {
         /// Files to make in the guest first: absolute path and contents.
         files: Vec<(Vec<u8>, Vec<u8>)>,
@@ -23,6 +25,13 @@ pub enum Step {
         argv: Vec<Vec<u8>>,
         /// Its environment.
         envp: Vec<Vec<u8>>,
+    },
+    /// Mount a directory (the next descriptor of the message) in the guest, read-only.
+    Mount {
+        /// What the guest is told that was mounted.
+        source: Vec<u8>,
+        /// Where: an absolute path; missing directories are made.
+        target: Vec<u8>,
     },
     /// Give the runtime a command and wait for its answer.
     Command(Vec<u8>),
@@ -59,6 +68,8 @@ pub struct ForkSpec {
     pub record: bool,
     /// Send [`Event::Measures`] after the answer.
     pub measure: bool,
+    /// Of an instance and a spare: do not end after an answer, but wait for the next [`Request::Serve`], until the channel is closed.
+    pub keep: bool,
 }
 
 /// From the tree to a sandbox.
@@ -68,7 +79,7 @@ pub enum Request {
     Fork(ForkSpec),
     /// To a seed: the working set that its children prefill.
     WorkingSet(vmm::prefill::WorkingSet),
-    /// To a spare: the request.
+    /// To a spare, and to an instance that is kept: a request.
     Serve {
         /// The runtime command.
         command: Vec<u8>,

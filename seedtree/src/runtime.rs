@@ -2,13 +2,15 @@
 
 use crate::proto::Step;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Longest event or answer, bytes: AWS Lambda's limit for a synchronous invocation.
 pub const MAX_PAYLOAD: usize = 6 << 20;
 
 /// A language runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// CPython, `/usr/bin/python3` of the root directory.
     Python,
@@ -132,6 +134,8 @@ pub struct Function {
     pub timeout_ms: u64,
     /// vCPUs.
     pub cpus: usize,
+    /// Environment of its own, set before the handler is imported.
+    pub env: Vec<(String, String)>,
 }
 
 /// Errors of a function's description.
@@ -186,6 +190,7 @@ impl Function {
             memory: 512 << 20,
             timeout_ms: 30_000,
             cpus: 1,
+            env: Vec::new(),
         })
     }
 
@@ -211,6 +216,7 @@ impl Function {
             memory: 512 << 20,
             timeout_ms: 30_000,
             cpus: 1,
+            env: Vec::new(),
         })
     }
 
@@ -221,8 +227,10 @@ impl Function {
 
     /// The command that imports the handler.
     pub fn import_command(&self) -> Vec<u8> {
+        let env: BTreeMap<&str, &str> = self.env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let body = json!({
             "dir": self.dir.to_string_lossy(), "file": self.file, "module": self.module, "function": self.function,
+            "env": env,
         });
         let mut bytes = vec![b'I'];
         bytes.extend(body.to_string().into_bytes());
@@ -314,6 +322,7 @@ mod tests {
             memory: 128 << 20,
             timeout_ms: 1000,
             cpus: 1,
+            env: Vec::new(),
         };
         let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1");
         let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();

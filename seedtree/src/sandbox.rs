@@ -161,6 +161,9 @@ impl Process {
                 }
                 let bytes = answer.unwrap_or_default();
                 let _ = send(&self.channel, &Event::Answer { bytes, phases }, &[]);
+                if spec.keep {
+                    return self.serve_on(&spec);
+                }
             }
             Err(failure) => {
                 let _ = send(&self.channel, &Event::Failed(failure), &[]);
@@ -193,10 +196,17 @@ impl Process {
         let start = now();
         for step in &spec.steps {
             match step {
-                Step::Start { files, api, cwd, path, argv, envp } => {
+                Step::Root => {
                     let root = fds
                         .pop_front()
                         .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
+                    let mounted = self.sandbox.kernel().mount_root(root);
+                    mounted.map_err(|e| Failure::Start {
+                        path: "the root directory".into(),
+                        reason: e.to_string(),
+                    })?;
+                }
+                Step::Start { files, api, cwd, path, argv, envp } => {
                     let failed = |what: &[u8], reason: &dyn std::fmt::Display| Failure::Start {
                         path: String::from_utf8_lossy(what).into_owned(),
                         reason: reason.to_string(),
@@ -208,7 +218,6 @@ impl Process {
                         work: !api,
                     };
                     let mut kernel = self.sandbox.kernel();
-                    kernel.mount_root(root).map_err(|e| failed(b"the root directory", &e))?;
                     for (file, data) in files {
                         kernel.provide_file(file, data, 0o644).map_err(|e| failed(file, &e))?;
                     }
@@ -229,6 +238,19 @@ impl Process {
                     if !api {
                         self.until_quiescent(deadline, spec)?;
                     }
+                }
+                Step::Mount { source, target } => {
+                    let dir = fds
+                        .pop_front()
+                        .ok_or_else(|| Failure::Machine("no directory to mount was sent".into()))?;
+                    let mut kernel = self.sandbox.kernel();
+                    let mounted = kernel
+                        .mount_point(target)
+                        .and_then(|at| kernel.mount_host(at, source, guest::vfs::mount::RDONLY, dir));
+                    mounted.map_err(|e| Failure::Start {
+                        path: String::from_utf8_lossy(target).into_owned(),
+                        reason: format!("it cannot be mounted on: {e}"),
+                    })?;
                 }
                 Step::Command(command) => {
                     self.sandbox.kernel().push_work(command);
@@ -275,8 +297,13 @@ impl Process {
         send(&self.channel, &Event::Ready(phases.clone()), &[])
             .map_err(|e| Failure::Machine(e.to_string()))?;
         let (request, _) = receive::<Request>(&self.channel).map_err(|e| Failure::Machine(e.to_string()))?;
+        self.serve(request, spec, phases).map(Some)
+    }
+
+    /// Serves one request that came after the fork.
+    fn serve(&mut self, request: Request, spec: &ForkSpec, phases: &mut Phases) -> Result<Vec<u8>, Failure> {
         let Request::Serve { command, timeout_ms } = request else {
-            return Err(Failure::Machine("a spare was asked for something else than to serve".into()));
+            return Err(Failure::Machine("an instance was asked for something else than to serve".into()));
         };
         let start = now();
         let deadline = start.saturating_add(timeout_ms.saturating_mul(1_000_000));
@@ -284,7 +311,22 @@ impl Process {
         self.sandbox.kernel().push_work(&command);
         let answer = self.until_answer(deadline, &spec)?;
         phases.run = now() - start;
-        Ok(Some(answer))
+        Ok(answer)
+    }
+
+    /// Serves request after request, until the owner closes the channel or one fails.
+    fn serve_on(&mut self, spec: &ForkSpec) -> End {
+        while let Ok((request, _)) = receive::<Request>(&self.channel) {
+            let mut phases = Phases::default();
+            let (event, last) = match self.serve(request, spec, &mut phases) {
+                Ok(bytes) => (Event::Answer { bytes, phases }, false),
+                Err(failure) => (Event::Failed(failure), true),
+            };
+            if send(&self.channel, &event, &[]).is_err() || last {
+                break;
+            }
+        }
+        End::Exit(0)
     }
 
     fn until_answer(&mut self, deadline: u64, spec: &ForkSpec) -> Result<Vec<u8>, Failure> {

@@ -38,15 +38,9 @@ pub enum TreeError {
     /// The handler does not import: the function's own error, JSON text.
     #[error("the handler does not import")]
     Import(Vec<u8>),
-    /// The event is too long.
-    #[error("the event has {0} bytes; the limit is {MAX_PAYLOAD}")]
-    EventTooLong(usize),
-    /// The event is not JSON.
-    #[error("the event is not JSON")]
-    EventNotJson(#[source] serde_json::Error),
-    /// The event is not text: JSON is UTF-8 (RFC 8259, section 8.1).
-    #[error("the event is not JSON: it is not UTF-8")]
-    EventNotText(#[source] std::str::Utf8Error),
+    /// The event is no event.
+    #[error(transparent)]
+    Event(#[from] EventError),
     /// The answer is too long.
     #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
     AnswerTooLong(usize),
@@ -66,6 +60,31 @@ impl TreeError {
             _ => None,
         }
     }
+}
+
+/// What is wrong with an event.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// It is too long.
+    #[error("the event has {0} bytes; the limit is {MAX_PAYLOAD}")]
+    TooLong(usize),
+    /// It is not JSON.
+    #[error("the event is not JSON")]
+    NotJson(#[source] serde_json::Error),
+    /// It is not text: JSON is UTF-8 (RFC 8259, section 8.1).
+    #[error("the event is not JSON: it is not UTF-8")]
+    NotText(#[source] std::str::Utf8Error),
+}
+
+/// Checks an event: JSON, and not too long.
+pub fn check_event(event: &[u8]) -> Result<(), EventError> {
+    if event.len() > MAX_PAYLOAD {
+        return Err(EventError::TooLong(event.len()));
+    }
+    // What is skipped is not checked to be UTF-8 by the parser.
+    let text = std::str::from_utf8(event).map_err(EventError::NotText)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(EventError::NotJson)?;
+    Ok(())
 }
 
 /// What a tree grows on.
@@ -173,7 +192,7 @@ impl Tree {
         let Some(os) = &self.os else { return Err(TreeError::Protocol) };
         let what = format!("starting the {} runtime", runtime.name());
         let Some(start) = runtime.start(&self.config.env, &self.config.rootfs) else { return Ok(()) };
-        let steps = vec![start];
+        let steps = vec![Step::Root, start];
         let (id, memory, cpus) = (String::new(), None, None);
         let spec = ForkSpec {
             id,
@@ -184,6 +203,7 @@ impl Tree {
             timeout_ms: GROW_TIMEOUT_MS,
             record: false,
             measure: false,
+            keep: false,
         };
         let fail = |source| TreeError::Sandbox { what: what.clone(), source };
         let fork = os.fork(spec, self.config.log.as_fd(), Some(self.root.as_fd())).map_err(fail)?;
@@ -199,6 +219,7 @@ impl Tree {
         let mut steps = Vec::new();
         let (parent, root) = match (function.runtime, &self.language, &self.os) {
             (Runtime::Provided, _, Some(os)) => {
+                steps.push(Step::Root);
                 steps.push(function.start(&self.config.env, &self.config.rootfs));
                 (os, Some(self.root.as_fd()))
             }
@@ -218,6 +239,7 @@ impl Tree {
             timeout_ms: function.timeout_ms.max(1).saturating_mul(2),
             record: false,
             measure: false,
+            keep: false,
         };
         let wait = spec.timeout_ms + GRACE_MS;
         let fail = |source| TreeError::Sandbox { what: what.clone(), source };
@@ -235,17 +257,6 @@ impl Tree {
         await_ready(&fork.channel, wait).map_err(fail)?;
         self.function = Some((function.clone(), Seed::from_fork(2, function.name.clone(), process, fork)));
         self.trained = false;
-        Ok(())
-    }
-
-    /// Checks an event: JSON, and not too long.
-    pub fn check_event(event: &[u8]) -> Result<(), TreeError> {
-        if event.len() > MAX_PAYLOAD {
-            return Err(TreeError::EventTooLong(event.len()));
-        }
-        // What is skipped is not checked to be UTF-8 by the parser.
-        let text = std::str::from_utf8(event).map_err(TreeError::EventNotText)?;
-        serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(TreeError::EventNotJson)?;
         Ok(())
     }
 
@@ -317,7 +328,11 @@ impl Tree {
                 _ => match &self.os {
                     Some(seed) => {
                         let start = function.start(&self.config.env, &self.config.rootfs);
-                        (seed, vec![start, import.clone(), invoke.clone()], Some(self.root.as_fd()))
+                        (
+                            seed,
+                            vec![Step::Root, start, import.clone(), invoke.clone()],
+                            Some(self.root.as_fd()),
+                        )
                     }
                     None => continue,
                 },
@@ -331,6 +346,7 @@ impl Tree {
                 timeout_ms: function.timeout_ms,
                 record,
                 measure,
+                keep: false,
             };
             let forked = seed
                 .fork(spec, self.config.log.as_fd(), root)
@@ -392,7 +408,7 @@ impl Tree {
 
     /// Serves one request.
     pub fn invoke(&mut self, function: &Function, event: &[u8]) -> Result<Served, TreeError> {
-        Self::check_event(event)?;
+        check_event(event)?;
         let pending = self.start(function, event, false)?;
         self.finish(pending)
     }
@@ -411,6 +427,7 @@ impl Tree {
                 timeout_ms: function.timeout_ms,
                 record: false,
                 measure,
+                keep: false,
             };
             let fail = |source| TreeError::Sandbox { what: "making a spare".into(), source };
             let fork = seed.fork(spec, self.config.log.as_fd(), None).map_err(fail)?;

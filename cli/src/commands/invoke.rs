@@ -71,9 +71,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     function.memory = args.memory;
     function.cpus = usize::from(args.cpus);
     let event = read_event(&args.event)?;
-    Tree::check_event(&event)?;
+    seedtree::tree::check_event(&event)?;
     if let Some(warm) = &args.warm {
-        Tree::check_event(warm.as_bytes()).context("--warm")?;
+        seedtree::tree::check_event(warm.as_bytes()).context("--warm")?;
     }
     let mut env = Vec::new();
     for item in &args.env {
@@ -178,7 +178,7 @@ fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
         let open = std::fs::File::open(file).with_context(|| format!("cannot read the event file {file}"))?;
         let length = open.metadata().map(|m| m.len()).unwrap_or(0);
         if length > MAX_PAYLOAD as u64 {
-            return Err(TreeError::EventTooLong(usize::try_from(length).unwrap_or(usize::MAX)).into());
+            return Err(seedtree::tree::EventError::TooLong(usize::try_from(length).unwrap_or(usize::MAX)).into());
         }
         open.take(limit)
             .read_to_end(&mut event)

@@ -93,6 +93,13 @@ class Context {
 }
 
 async function load(command) {
+  Object.assign(process.env, command.env);
+  // Layers of AWS Lambda lie here.
+  const layers = [`/opt/nodejs/node${process.versions.node.split('.')[0]}/node_modules`, '/opt/nodejs/node_modules'].filter((dir) => fs.existsSync(dir));
+  if (layers.length > 0) {
+    process.env.NODE_PATH = [process.env.NODE_PATH, ...layers].filter(Boolean).join(':');
+    require('module').Module._initPaths();
+  }
   process.chdir(command.dir);
   const file = path.join(command.dir, command.file);
   process.argv[1] = file;

@@ -3,7 +3,7 @@
 A message on the channel is a 4-byte little-endian length and that many bytes. A command's first byte says what it is,
 the rest is JSON. An answer's first byte is its status:
 
-    command  I  import {"dir", "module", "function"}      answer  R  imported
+    command  I  import {"dir", "module", "function", "env"} answer R  imported
              V  invoke {"event", "context"}                       K  result (JSON) follows
                                                                   E  error (JSON) follows
 
@@ -119,20 +119,28 @@ def _main():
             sys.stderr.write(str(message))
 
     def load(command):
-        from importlib import util
+        from importlib import import_module, util
 
+        os.environ.update(command.get("env") or {})
         directory, name = command["dir"], command["module"]
-        if directory not in sys.path:
-            sys.path.insert(0, directory)
+        # Layers of AWS Lambda lie here.
+        version = "python%d.%d" % sys.version_info[:2]
+        for path in ("/opt/python", "/opt/python/lib/%s/site-packages" % version, directory):
+            if path not in sys.path and os.path.isdir(path):
+                sys.path.insert(0, path)
         # The very file that was named, even where its name is a loaded module's (json.py) or no module's (a.b.py).
         known = name if name not in modules and "." not in name else "handler_" + name.replace(".", "_")
-        spec = util.spec_from_file_location(known, os.path.join(directory, name + ".py"))
-        module = modules[known] = util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            modules.pop(known, None)
-            raise
+        if "/" in name:
+            # In a package, which may be imported from relatively.
+            module = import_module(name.replace("/", "."))
+        else:
+            spec = util.spec_from_file_location(known, os.path.join(directory, name + ".py"))
+            module = modules[known] = util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                modules.pop(known, None)
+                raise
         function = module
         for name in command["function"].split("."):
             function = getattr(function, name)

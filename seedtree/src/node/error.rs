@@ -1,0 +1,162 @@
+//! Errors of a node, each with a stable code.
+
+use super::seed::ForkError;
+use crate::channel::ChannelError;
+use crate::handle::HandleError;
+use crate::proto::Failure;
+use crate::runtime::MAX_PAYLOAD;
+use std::path::PathBuf;
+
+/// Why a node could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The root directory cannot be opened.
+    #[error("cannot open the root directory {path}: set rootfs in the configuration to one that exists")]
+    Root {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory of a function's code cannot be opened.
+    #[error("cannot open the code of function {function} in {path}")]
+    Code {
+        /// Whose.
+        function: String,
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The handler names no file of the code.
+    #[error("handler '{handler}': {reason}")]
+    Handler {
+        /// As it was given.
+        handler: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no such function.
+    #[error("there is no function named {0}")]
+    NoSuchFunction(String),
+    /// There is no such instance.
+    #[error("there is no instance {0}")]
+    NoSuchInstance(String),
+    /// The event is too long.
+    #[error("the event has {0} bytes; the limit is {MAX_PAYLOAD}")]
+    EventTooLong(usize),
+    /// The event is not JSON.
+    #[error("the event is not JSON")]
+    EventNotJson(#[source] serde_json::Error),
+    /// The event is not text: JSON is UTF-8 (RFC 8259, section 8.1).
+    #[error("the event is not JSON: it is not UTF-8")]
+    EventNotText(#[source] std::str::Utf8Error),
+    /// The function's answer is too long.
+    #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
+    AnswerTooLong(usize),
+    /// As many requests as the function may serve at once are at work, and its queue is full.
+    #[error("function {function} serves {limit} requests at once, and {queued} wait: try again later")]
+    TooManyRequests {
+        /// Which.
+        function: String,
+        /// Its concurrency.
+        limit: usize,
+        /// The bound of its queue.
+        queued: usize,
+    },
+    /// The fork queue of the seed is full.
+    #[error("the node is overloaded: {queued} forks wait for seed {seed}: try again later")]
+    Overloaded {
+        /// Which seed.
+        seed: String,
+        /// The bound of its queue.
+        queued: usize,
+    },
+    /// The request waited for its turn as long as the function may run.
+    #[error("the request waited {0} ms for its turn: try again later")]
+    WaitedTooLong(u64),
+    /// The node takes no more requests.
+    #[error("the node is draining")]
+    Draining,
+    /// The function itself failed to import: its own error, JSON text.
+    #[error("the handler does not import")]
+    Import(Vec<u8>),
+    /// The function's process failed: it exited, crashed, or overran a limit.
+    #[error(transparent)]
+    Function(Failure),
+    /// A sandbox failed.
+    #[error("{what} failed")]
+    Sandbox {
+        /// What was attempted.
+        what: String,
+        /// Why.
+        #[source]
+        source: HandleError,
+    },
+    /// A seed gave no child.
+    #[error("{what} failed")]
+    Fork {
+        /// What was attempted.
+        what: String,
+        /// Why.
+        #[source]
+        source: ForkError,
+    },
+    /// An instance was ended by an operator.
+    #[error("the instance was ended by an operator")]
+    Killed,
+    /// The runtime broke its protocol.
+    #[error("the function's runtime answered out of protocol")]
+    Protocol,
+    /// The host refused something that an instance needs.
+    #[error("cannot make what an instance needs")]
+    Host(#[source] std::io::Error),
+}
+
+impl NodeError {
+    /// A stable name for programs. It never changes its meaning.
+    pub fn code(&self) -> &'static str {
+        match self {
+            NodeError::Root { .. } | NodeError::Host(_) => "Node.Host",
+            NodeError::Code { .. } => "Function.CodeMissing",
+            NodeError::Handler { .. } => "Function.Handler",
+            NodeError::NoSuchFunction(_) => "Function.NotFound",
+            NodeError::NoSuchInstance(_) => "Instance.NotFound",
+            NodeError::EventTooLong(_) => "Request.TooLarge",
+            NodeError::EventNotJson(_) | NodeError::EventNotText(_) => "Request.NotJson",
+            NodeError::AnswerTooLong(_) => "Function.ResponseSizeTooLarge",
+            NodeError::TooManyRequests { .. } | NodeError::WaitedTooLong(_) => "Function.TooManyRequests",
+            NodeError::Overloaded { .. } => "Node.Overloaded",
+            NodeError::Draining => "Node.Draining",
+            NodeError::Import(_) => "Runtime.ImportError",
+            NodeError::Function(failure) => failure.error_type(),
+            NodeError::Killed => "Instance.Killed",
+            NodeError::Sandbox { .. } | NodeError::Fork { .. } => "Sandbox.Failure",
+            NodeError::Protocol => "Runtime.Protocol",
+        }
+    }
+
+    /// Whether it is the function's own doing, so that the caller gets it as the function's error.
+    pub fn is_functions(&self) -> bool {
+        matches!(
+            self,
+            NodeError::Function(_) | NodeError::Import(_) | NodeError::AnswerTooLong(_) | NodeError::Protocol
+        )
+    }
+
+    /// What came over an instance's channel.
+    pub(crate) fn of_failure(what: &str, failure: Failure) -> NodeError {
+        match failure {
+            Failure::Machine(_) | Failure::Start { .. } => {
+                NodeError::Sandbox { what: what.to_owned(), source: failure.into() }
+            }
+            failure => NodeError::Function(failure),
+        }
+    }
+
+    pub(crate) fn of_channel(what: &str, error: ChannelError) -> NodeError {
+        NodeError::Sandbox { what: what.to_owned(), source: error.into() }
+    }
+}

@@ -1,0 +1,185 @@
+//! An instance at work: its channel, its process, and what it prints.
+
+use super::error::NodeError;
+use super::seed::Forked;
+use crate::proto::{Event, Measures, Phases, Request};
+use crate::runtime::{MAX_PAYLOAD, Reply};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::pipe;
+use tokio::sync::Notify;
+
+/// How much longer than its own limit the node waits for an instance before it kills it.
+const GRACE: Duration = Duration::from_secs(2);
+/// Most bytes of one request's output that are kept; what comes before the last ones is dropped.
+pub const LOG_KEPT: usize = 64 << 10;
+
+/// What an instance gave back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The runtime's answer.
+    pub reply: Reply,
+    /// Phases of the fork.
+    pub phases: Phases,
+}
+
+/// What was printed, as it comes.
+pub trait Sink: Send {
+    /// Takes what an instance has printed.
+    fn printed(&mut self, bytes: &[u8]);
+}
+
+/// An instance.
+#[derive(Debug)]
+pub struct Instance {
+    /// Its identity on this node.
+    pub id: String,
+    /// Level of the seed that it came from.
+    pub level: u8,
+    /// Whether it was forked ahead of its request.
+    pub spare: bool,
+    /// Requests that it has answered.
+    pub served: u64,
+    forked: Forked,
+    output: pipe::Receiver,
+    killed: Arc<Notify>,
+}
+
+/// The pipe for an instance's stdout and stderr: the guest's end, and ours.
+pub fn output_pipe() -> std::io::Result<(Arc<OwnedFd>, pipe::Receiver)> {
+    let (reader, writer) = std::io::pipe()?;
+    let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+    Ok((Arc::new(OwnedFd::from(writer)), reader))
+}
+
+impl Instance {
+    /// Takes over a child.
+    pub fn new(id: String, level: u8, spare: bool, forked: Forked, output: pipe::Receiver) -> Instance {
+        Instance { id, level, spare, served: 0, forked, output, killed: Arc::new(Notify::new()) }
+    }
+
+    /// Its process on the host.
+    pub fn pid(&self) -> i32 {
+        self.forked.process.pid()
+    }
+
+    /// Ends it, from wherever this is called.
+    pub fn killer(&self) -> Arc<Notify> {
+        self.killed.clone()
+    }
+
+    /// Waits until a spare is ready.
+    pub async fn ready(&mut self, timeout_ms: u64) -> Result<(), NodeError> {
+        let what = "making a spare";
+        match self.event(what, timeout_ms, &mut Nowhere).await? {
+            Event::Ready(_) => Ok(()),
+            _ => Err(NodeError::Protocol),
+        }
+    }
+
+    /// Gives it a request. An error means that it has not got it.
+    pub async fn give(&self, command: Vec<u8>, timeout_ms: u64) -> Result<(), NodeError> {
+        let request = Request::Serve { command, timeout_ms };
+        let sent = self.forked.channel.send(&request, &[]).await;
+        sent.map_err(|e| NodeError::of_channel("giving an instance its request", e))
+    }
+
+    /// Waits for the answer, and takes what is printed meanwhile.
+    pub async fn answer(&mut self, timeout_ms: u64, sink: &mut dyn Sink) -> Result<Answer, NodeError> {
+        let event = self.event("the instance", timeout_ms, sink).await;
+        self.drain(sink);
+        let Event::Answer { bytes, phases } = event? else { return Err(NodeError::Protocol) };
+        self.served += 1;
+        if bytes.len() > MAX_PAYLOAD + 1 {
+            return Err(NodeError::AnswerTooLong(bytes.len() - 1));
+        }
+        match Reply::parse(bytes) {
+            Reply::Malformed => Err(NodeError::Protocol),
+            reply => Ok(Answer { reply, phases }),
+        }
+    }
+
+    /// What the instance cost, where it was asked to tell.
+    pub async fn measures(&mut self, timeout_ms: u64) -> Option<Measures> {
+        match self.event("the instance", timeout_ms, &mut Nowhere).await {
+            Ok(Event::Measures(measures)) => Some(*measures),
+            _ => None,
+        }
+    }
+
+    /// It has done its work and ends by itself.
+    pub fn release(self) {
+        self.forked.process.release();
+    }
+
+    /// A fork that has become a seed.
+    pub fn into_forked(self) -> Forked {
+        self.forked
+    }
+
+    /// Waits until a growing seed is paused.
+    pub async fn paused(&mut self, timeout_ms: u64, sink: &mut dyn Sink) -> Result<(), NodeError> {
+        let event = self.event("growing a seed", timeout_ms, sink).await;
+        self.drain(sink);
+        match event? {
+            Event::Ready(_) => Ok(()),
+            _ => Err(NodeError::Protocol),
+        }
+    }
+
+    async fn event(&mut self, what: &str, timeout_ms: u64, sink: &mut dyn Sink) -> Result<Event, NodeError> {
+        let limit = tokio::time::sleep(Duration::from_millis(timeout_ms).saturating_add(GRACE));
+        tokio::pin!(limit);
+        let next = self.forked.channel.receive::<Event>();
+        tokio::pin!(next);
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                event = &mut next => {
+                    return match event.map_err(|e| NodeError::of_channel(what, e))?.0 {
+                        Event::Failed(failure) => Err(NodeError::of_failure(what, failure)),
+                        event => Ok(event),
+                    };
+                }
+                () = self.killed.notified() => return Err(NodeError::Killed),
+                ready = self.output.readable(), if open => {
+                    open = ready.is_ok() && take(&self.output, sink);
+                }
+                () = &mut limit => {
+                    let source = crate::handle::HandleError::Silent(timeout_ms);
+                    return Err(NodeError::Sandbox { what: what.to_owned(), source });
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, sink: &mut dyn Sink) {
+        take(&self.output, sink);
+    }
+}
+
+/// Reads what is there; whether more may come.
+fn take(output: &pipe::Receiver, sink: &mut dyn Sink) -> bool {
+    let mut buffer = [0; 16 << 10];
+    // A pipe holds 64 KiB: a function that prints without end does not keep the node here.
+    for _ in 0..8 {
+        match output.try_read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(n) => sink.printed(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+    true
+}
+
+/// For what nobody reads.
+#[derive(Debug)]
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    fn printed(&mut self, _: &[u8]) {}
+}
