@@ -178,7 +178,9 @@ fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
         let open = std::fs::File::open(file).with_context(|| format!("cannot read the event file {file}"))?;
         let length = open.metadata().map(|m| m.len()).unwrap_or(0);
         if length > MAX_PAYLOAD as u64 {
-            return Err(seedtree::tree::EventError::TooLong(usize::try_from(length).unwrap_or(usize::MAX)).into());
+            return Err(
+                seedtree::tree::EventError::TooLong(usize::try_from(length).unwrap_or(usize::MAX)).into()
+            );
         }
         open.take(limit)
             .read_to_end(&mut event)
