@@ -25,6 +25,7 @@ pub mod net;
 pub mod num;
 pub mod platform;
 pub mod poll;
+pub mod ptrace;
 pub mod refused;
 pub mod sched;
 pub mod signal;

@@ -283,7 +283,8 @@ impl Kernel {
         }
         let fs = self.task(tid).map_or(0, |t| t.fs);
         let sharers = self.tasks.values().filter(|t| t.fs == fs && t.pid != process.pid).count();
-        let by = Watchers { no_new_privs: process.no_new_privs, shares_fs: sharers > 0, traced: false };
+        let traced = self.traced_by_weaker(tid);
+        let by = Watchers { no_new_privs: process.no_new_privs, shares_fs: sharers > 0, traced };
         Ok(process.creds.after_exec(rights, by))
     }
 

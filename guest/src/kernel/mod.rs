@@ -347,7 +347,7 @@ impl Kernel {
                 };
             };
             self.bind(vcpu, tid);
-            if self.task(tid).is_some_and(|t| t.resume.is_some() && t.syscall.is_some()) {
+            if self.task(tid).is_some_and(|t| (t.resume.is_some() || t.aux.enter) && t.syscall.is_some()) {
                 self.run_syscall(vcpu, tid);
             }
             if self.return_to_user(vcpu, tid) {
@@ -406,12 +406,17 @@ impl Kernel {
             // A critical section (rseq(2)) holds no system call, so only these can have cut one.
             task.aux.rseq_event |= !matches!(exit, Exit::Syscall);
         }
+        if !matches!(exit, Exit::Syscall) {
+            self.trace_no_call(tid);
+        }
         match exit {
             // A thread that is to die does nothing any more: its exit_group or execve would be the whole process's.
             _ if self.task(tid).is_some_and(|t| t.exiting) => {}
             Exit::Syscall => {
                 self.enter_syscall(tid);
-                self.run_syscall(vcpu, tid);
+                if !self.trace_entry(tid) {
+                    self.run_syscall(vcpu, tid);
+                }
             }
             Exit::Exception { vector: vector @ (16 | 19), .. } => self.float_exception(vcpu, tid, vector),
             Exit::Exception { vector, error, cr2 } => self.exception(tid, vector, error, cr2),
@@ -467,7 +472,12 @@ impl Kernel {
 
     /// Calls the handler of the task's current system call and acts on its outcome.
     fn run_syscall(&mut self, vcpu: &mut dyn Vcpu, tid: Tid) {
-        let Some(call) = self.task(tid).and_then(|t| t.syscall.clone()) else { return };
+        let Some(call) = self.task_mut(tid).and_then(|t| {
+            t.aux.enter = false;
+            t.syscall.clone()
+        }) else {
+            return;
+        };
         let start = self.counters.timed.then(|| self.platform.monotonic());
         let result = crate::syscall::dispatch(self, vcpu, tid, &call);
         if let Some(start) = start {
@@ -477,6 +487,9 @@ impl Kernel {
         if let Ok(Outcome::Block(block)) = result {
             if let Some(task) = self.tasks.get_mut(&tid) {
                 task.resume = None;
+            }
+            if self.trace_before_sleep(tid, &block) {
+                return;
             }
             // A signal that is already pending interrupts the sleep before it begins.
             self.put_to_sleep(tid, block);
@@ -497,5 +510,6 @@ impl Kernel {
             Err(errno) => task.regs.rax = errno.to_rax(),
             Ok(Outcome::Done | Outcome::Block(_)) => {}
         }
+        self.trace_finished(tid);
     }
 }

@@ -24,13 +24,28 @@ impl Kernel {
             return false;
         }
         self.restore_mask_of_finished_call(tid);
-        loop {
+        'again: loop {
+            if self.trace_point(vcpu, tid) {
+                return false;
+            }
+            if self.trace_due(tid) {
+                continue;
+            }
             if self.stops_here(tid) {
                 return false;
             }
             while let Some(info) = self.dequeue_signal(tid) {
+                if self.trace_signal(tid, &info) {
+                    return false;
+                }
                 self.deliver(vcpu, tid, info);
-                if !self.finish_if_exiting(tid) || self.stops_here(tid) {
+                if !self.finish_if_exiting(tid) || !self.runs_on(tid, index) {
+                    return false;
+                }
+                if self.trace_due(tid) {
+                    continue 'again;
+                }
+                if self.stops_here(tid) {
                     return false;
                 }
             }
@@ -43,6 +58,9 @@ impl Kernel {
                     if let Some(task) = self.tasks.get_mut(&tid) {
                         task.resume = Some(resume);
                         task.state = TaskState::Runnable;
+                    }
+                    if self.trace_restart(tid, block.restart) {
+                        return false;
                     }
                     self.sched.push_front(tid, index);
                     return false;
@@ -66,7 +84,7 @@ impl Kernel {
     }
 
     /// Ends the task when its process is to die. Returns whether it lives on.
-    fn finish_if_exiting(&mut self, tid: Tid) -> bool {
+    pub(crate) fn finish_if_exiting(&mut self, tid: Tid) -> bool {
         let Some(task) = self.tasks.get(&tid) else { return false };
         if task.exiting {
             let status = self.process_of(tid).and_then(|p| p.group_exit).unwrap_or(ExitStatus::Signal(9));
@@ -106,26 +124,34 @@ impl Kernel {
         Some(info)
     }
 
-    fn deliver(&mut self, vcpu: &mut dyn Vcpu, tid: Tid, info: SigInfo) {
+    pub(crate) fn deliver(&mut self, vcpu: &mut dyn Vcpu, tid: Tid, info: SigInfo) {
         let Some(pid) = self.tasks.get(&tid).map(|t| t.pid) else { return };
         let action = self.action(pid, info.signo);
         match action.handler {
             SIG_IGN => {}
             0 if ignored_by_default(info.signo) => {}
             0 if stops_by_default(info.signo) => self.stop_process(pid, info.signo),
-            0 => self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo)))),
+            0 => {
+                let status = ExitStatus::Signal(crate::num::low8(u64::from(info.signo)));
+                if !self.trace_exit(tid, status, true) {
+                    self.exit_process(pid, status);
+                }
+            }
             _ => {
                 self.end_interrupted_for_handler(tid, &action);
                 if action.flags & SA_RESETHAND != 0 {
                     self.set_action(pid, info.signo, SigAction { handler: 0, ..action });
                 }
                 self.rseq_abort(tid);
+                self.trace_own_flags(tid);
                 if self.push_frame(vcpu, tid, &info, &action).is_err() {
                     if info.signo == SIGSEGV {
                         self.exit_process(pid, ExitStatus::Signal(11));
                     } else {
                         self.force_signal(tid, SigInfo::segv_general());
                     }
+                } else {
+                    self.trace_handler(tid);
                 }
             }
         }

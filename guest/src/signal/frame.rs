@@ -28,7 +28,7 @@ pub const SW_RESERVED: usize = 464;
 const CS: u16 = 0x33;
 const SS: u16 = 0x2b;
 /// Bits of rflags that a program may set: CF PF AF ZF SF TF DF OF RF AC.
-const USER_FLAGS: u64 = 0x5_0dd5;
+pub const USER_FLAGS: u64 = 0x5_0dd5;
 /// Bytes below rsp that leaf functions use.
 const RED_ZONE: u64 = 128;
 

@@ -207,12 +207,19 @@ impl Kernel {
         handler == SIG_IGN || (handler == 0 && ignored_by_default(signo))
     }
 
-    /// Whether a signal ends a process as soon as it is sent: by default, and without a core dump. So the first of several decides.
-    fn is_fatal(&self, pid: u32, signo: u32) -> bool {
+    /// Whether a signal ends a process as soon as it is sent: by default. So the first of several decides. One that dumps core waits for
+    /// a thread that takes it, which one that sleeps does at once.
+    fn is_fatal(&self, pid: u32, signo: u32, taker: Option<Tid>) -> bool {
         // QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS
         const DUMPS: u64 =
             bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(11) | bit(24) | bit(25) | bit(31);
-        let kept = ignored_by_default(signo) || stops_by_default(signo) || bit(signo) & DUMPS != 0;
+        let sleeps = |tid: Tid| {
+            matches!(self.tasks.get(&tid).map(|t| &t.state), Some(TaskState::Blocked(_)))
+                && !self.sleeps_for_vfork(tid)
+        };
+        let kept = ignored_by_default(signo)
+            || stops_by_default(signo)
+            || (bit(signo) & DUMPS != 0 && !taker.is_some_and(sleeps));
         !kept && self.action(pid, signo).handler == 0
     }
 
@@ -237,13 +244,16 @@ impl Kernel {
             threads.iter().filter_map(|t| Some((*t, self.tasks.get(t)?.sigmask))).collect();
         let blocked = masks.iter().all(|(_, m)| m & bit(info.signo) != 0);
         self.job_control(pid, info.signo);
-        if !blocked && self.is_ignored(pid, info.signo) {
+        let traced = threads.iter().any(|t| self.is_traced(*t));
+        if !blocked && !traced && self.is_ignored(pid, info.signo) {
             return Ok(());
         }
         let takes = |(t, m): &(Tid, u64)| {
-            m & bit(info.signo) == 0 && self.tasks.get(t).is_some_and(|t| t.state != TaskState::Stopped)
+            let can = |t: &crate::task::Task| t.state != TaskState::Stopped && t.trace.is_none();
+            m & bit(info.signo) == 0 && self.tasks.get(t).is_some_and(can)
         };
-        if self.is_fatal(pid, info.signo) && masks.iter().any(takes) {
+        let taker = masks.iter().find(|m| takes(m)).map(|(t, _)| *t);
+        if taker.is_some() && self.is_fatal(pid, info.signo, taker) {
             self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo))));
             return Ok(());
         }
@@ -281,11 +291,12 @@ impl Kernel {
         }
         self.job_control(pid, info.signo);
         let blocked = mask & bit(info.signo) != 0;
-        if !blocked && self.is_ignored(pid, info.signo) {
+        let traced = self.is_traced(tid);
+        if !blocked && !traced && self.is_ignored(pid, info.signo) {
             return Ok(());
         }
-        let stopped = self.tasks.get(&tid).is_some_and(|t| t.state == TaskState::Stopped);
-        if !blocked && !stopped && self.is_fatal(pid, info.signo) {
+        let stopped = traced || self.tasks.get(&tid).is_some_and(|t| t.state == TaskState::Stopped);
+        if !blocked && !stopped && self.is_fatal(pid, info.signo, Some(tid)) {
             self.exit_process(pid, ExitStatus::Signal(crate::num::low8(u64::from(info.signo))));
             return Ok(());
         }
@@ -321,7 +332,7 @@ impl Kernel {
     }
 
     /// Makes a task look at its signals soon.
-    fn notify(&mut self, tid: Tid) {
+    pub(crate) fn notify(&mut self, tid: Tid) {
         match self.tasks.get(&tid).map(|t| &t.state) {
             Some(TaskState::Running(vcpu)) => self.platform.kick(*vcpu),
             Some(TaskState::Blocked(_)) if self.has_deliverable_signal(tid) => self.interrupt(tid),
@@ -351,6 +362,9 @@ impl Kernel {
         }
         if self.sleeps_for_vfork(tid) {
             return false;
+        }
+        if task.trace.as_ref().is_some_and(|t| t.trap || t.inject.is_some()) {
+            return true;
         }
         let process = self.processes.get(&task.pid).map_or(0, |p| p.pending.mask());
         (task.pending.mask() | process) & !task.sigmask != 0

@@ -40,12 +40,22 @@ impl Kernel {
         stop.continued = false;
         let threads: Vec<Tid> = process.threads.iter().copied().collect();
         for tid in threads {
+            let traced = match self.tasks.get_mut(&tid).and_then(|t| t.trace.as_mut()) {
+                Some(trace) => {
+                    trace.group_seen = false;
+                    true
+                }
+                None => false,
+            };
             match self.tasks.get(&tid).map(|t| &t.state) {
                 Some(TaskState::Blocked(_)) if !self.sleeps_for_vfork(tid) => {
                     self.interrupt(tid);
-                    self.stop_task(tid);
+                    // A traced one stops for its tracer, on its way to user mode.
+                    if !traced {
+                        self.stop_task(tid);
+                    }
                 }
-                Some(TaskState::Runnable) => self.stop_task(tid),
+                Some(TaskState::Runnable) if !traced => self.stop_task(tid),
                 // Those on other vCPUs stop at their return to user mode, a parent in vfork(2) when its child is done.
                 Some(TaskState::Running(vcpu)) => self.platform.kick(*vcpu),
                 _ => {}
@@ -57,11 +67,15 @@ impl Kernel {
     /// Whether the task belongs to a stopped process and is not to die: then it stops here and now.
     pub(super) fn stops_here(&mut self, tid: Tid) -> bool {
         let Some(process) = self.process_of(tid) else { return false };
-        if process.aux.stop.signal.is_none() || process.group_exit.is_some() {
+        let Some(signo) = process.aux.stop.signal.filter(|_| process.group_exit.is_none()) else {
+            return false;
+        };
+        let pid = process.pid;
+        if !self.is_traced(tid) {
+            self.stop_task(tid);
+        } else if !self.trace_group_stop(tid, signo) {
             return false;
         }
-        let pid = process.pid;
-        self.stop_task(tid);
         self.announce_stop(pid);
         true
     }
@@ -78,7 +92,9 @@ impl Kernel {
         let Some(process) = self.processes.get(&pid) else { return };
         let Some(signo) = process.aux.stop.signal else { return };
         let settled = process.threads.iter().all(|t| {
-            self.tasks.get(t).is_none_or(|t| matches!(t.state, TaskState::Stopped | TaskState::Blocked(_)))
+            self.tasks.get(t).is_none_or(|t| {
+                matches!(t.state, TaskState::Stopped | TaskState::Traced | TaskState::Blocked(_))
+            })
         });
         if process.aux.stop.announced || !settled || process.threads.is_empty() {
             return;
@@ -106,6 +122,7 @@ impl Kernel {
                 task.state = TaskState::Runnable;
                 self.sched.push(tid);
             }
+            self.trace_continued(tid);
         }
         if was_announced {
             self.tell_parent(pid, CLD_CONTINUED, SIGCONT);
@@ -118,7 +135,9 @@ impl Kernel {
         let (parent, uid) = (process.parent, process.creds.uid);
         let (user, system) = self.process_times(pid);
         let action = self.action(parent, SIGCHLD);
-        if action.handler != SIG_IGN && action.flags & SA_NOCLDSTOP == 0 {
+        // A parent that traces its child hears of that in another way.
+        let traces = self.tracer_of(pid) == parent;
+        if action.handler != SIG_IGN && action.flags & SA_NOCLDSTOP == 0 && !traces {
             let mut info = SigInfo::from_user(SIGCHLD, code, pid, uid);
             info.fields = [
                 info.fields.first().copied().unwrap_or(0),

@@ -29,6 +29,7 @@ pub mod names;
 pub mod net;
 pub mod poll;
 pub mod process;
+pub mod ptrace;
 pub mod remote;
 pub mod sched;
 pub mod signal;
@@ -143,6 +144,7 @@ const FAMILIES: &[&[Entry]] = &[
     net::TABLE,
     poll::TABLE,
     process::TABLE,
+    ptrace::TABLE,
     remote::TABLE,
     sched::TABLE,
     signal::TABLE,

@@ -58,7 +58,6 @@ pub const TABLE: &[Entry] = &[
     Entry::partial(59, "execve", &[Arg::Path, Arg::Ptr, Arg::Ptr], NO_FILE_CAPS, execve),
     Entry::full(60, "exit", &[Arg::Int], exit),
     Entry::full(61, "wait4", &[Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::wait4),
-    refused(101, "ptrace", Errno::EPERM, "no process may trace another"),
     Entry::full(102, "getuid", &[], |c, _| id(c, |x| x.uid)),
     Entry::full(104, "getgid", &[], |c, _| id(c, |x| x.gid)),
     Entry::full(105, "setuid", &[Arg::Uint], creds::setuid),
@@ -135,6 +134,9 @@ fn do_clone(c: &mut Context<'_>, a: &CloneArgs) -> SysResult {
             e
         })?,
     };
+    if resumed.is_none() {
+        c.k.trace_birth(c.tid, child, a);
+    }
     if a.flags & flag::VFORK != 0 && c.k.processes.get(&child).is_some_and(|p| p.aux.vforked) {
         let on = vec![WaitKey::Vfork(child)];
         let memo = [u64::from(child), 0];
@@ -145,6 +147,9 @@ fn do_clone(c: &mut Context<'_>, a: &CloneArgs) -> SysResult {
             restart: Restart::WithDeadline,
             memo,
         }));
+    }
+    if a.flags & flag::VFORK != 0 {
+        c.k.trace_vfork_done(c.tid, child);
     }
     ret(u64::from(child))
 }
@@ -238,6 +243,9 @@ fn clone3(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 
 fn exit(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [code, ..] = *a;
+    if c.k.trace_exit(c.tid, ExitStatus::Code(low8(code)), false) {
+        return Ok(Outcome::Done);
+    }
     c.k.exit_task(c.tid, ExitStatus::Code(low8(code)));
     Ok(Outcome::Done)
 }
@@ -245,6 +253,9 @@ fn exit(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 fn exit_group(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [code, ..] = *a;
     let pid = c.pid()?;
+    if c.k.trace_exit(c.tid, ExitStatus::Code(low8(code)), true) {
+        return Ok(Outcome::Done);
+    }
     c.k.exit_process(pid, ExitStatus::Code(low8(code)));
     Ok(Outcome::Done)
 }
@@ -304,6 +315,7 @@ fn exec_as(
         p.aux.executed = true;
     }
     c.k.vfork_done(pid);
+    c.k.trace_exec(pid, c.tid);
     Ok(Outcome::Done)
 }
 

@@ -185,7 +185,7 @@ fn sender(c: &Context<'_>, sig: u32, code: i32) -> SigInfo {
     SigInfo::from_user(sig, code, pid, uid)
 }
 
-pub(super) fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
+fn kill(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let [pid, sig, ..] = *a;
     let (pid, sig) = (int(pid), int(sig));
     if pid == i32::MIN {
@@ -231,7 +231,7 @@ fn thread_target(c: &Context<'_>, tgid: i32, tid: i32, sig: u32) -> Result<u32, 
     if may_signal(c, pid, sig) { Ok(tid) } else { Err(Errno::EPERM) }
 }
 
-pub(super) fn thread_kill(c: &mut Context<'_>, tgid: i32, tid: i32, sig: i32) -> SysResult {
+fn thread_kill(c: &mut Context<'_>, tgid: i32, tid: i32, sig: i32) -> SysResult {
     if tid <= 0 {
         return Err(Errno::EINVAL);
     }
@@ -285,12 +285,24 @@ fn rt_sigqueueinfo(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
-/// Sends a signal to a process, with the sender's siginfo unless `info` is 0 (pidfd_send_signal(2)).
-pub(super) fn send_to_process(c: &mut Context<'_>, pid: u32, sig: i32, info: u64) -> SysResult {
+/// Whom pidfd_send_signal(2) is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The thread of this id.
+    Thread,
+    /// The process.
+    Process,
+    /// The process group of this id, whoever leads it.
+    Group,
+}
+
+/// pidfd_send_signal(2), with the sender's siginfo unless `info` is given. ESRCH, EPERM, EINVAL.
+pub(super) fn send(c: &mut Context<'_>, pid: u32, sig: i32, info: u64, scope: Scope) -> SysResult {
     let info = if info == 0 {
-        sender(c, sig.unsigned_abs(), 0)
+        // SI_TKILL, SI_USER
+        sender(c, sig.unsigned_abs(), if scope == Scope::Thread { -6 } else { 0 })
     } else {
-        let own = c.pid()? == pid;
+        let own = c.tid == pid && scope != Scope::Group;
         let b = c.k.copy_in_vec(c.tid, info, 128)?;
         if le32(&b, 0) != sig.unsigned_abs() {
             return Err(Errno::EINVAL);
@@ -301,12 +313,27 @@ pub(super) fn send_to_process(c: &mut Context<'_>, pid: u32, sig: i32, info: u64
         }
         info
     };
+    let targets: Vec<u32> = match scope {
+        Scope::Group => {
+            c.k.processes.values().filter(|p| p.pgid == pid && c.k.exists(p.pid)).map(|p| p.pid).collect()
+        }
+        _ => vec![pid],
+    };
+    if targets.is_empty() {
+        return Err(Errno::ESRCH);
+    }
     let sig = signo(sig, true)?;
-    if !may_signal(c, pid, sig) {
+    let allowed: Vec<u32> = targets.into_iter().filter(|p| may_signal(c, *p, sig)).collect();
+    if allowed.is_empty() {
         return Err(Errno::EPERM);
     }
     if sig != 0 {
-        c.k.try_signal_process(pid, info)?;
+        for pid in allowed {
+            match scope {
+                Scope::Thread => c.k.try_signal_task(pid, info)?,
+                _ => c.k.try_signal_process(pid, info)?,
+            }
+        }
     }
     ret(0)
 }

@@ -157,6 +157,7 @@ impl Kernel {
             rseq: if shares { Rseq::default() } else { parent.rseq },
             cpu_ns: 0,
             exiting: false,
+            trace: None,
             aux: inherited_aux(&parent.aux),
             ..parent.clone()
         };

@@ -38,6 +38,7 @@ impl Kernel {
         self.futexes.forget(tid);
         self.sched.remove(tid);
         let Some(task) = self.tasks.remove(&tid) else { return };
+        self.trace_task_ended(&task, status);
         self.mm_release(task.mm);
         self.fd_table_release(task.files);
         self.fs_release(task.fs);
@@ -125,13 +126,16 @@ impl Kernel {
         }
         self.session_leader_ended(pid);
         let groups = self.groups_tied_by(pid);
+        self.trace_tracer_ended(pid);
         self.orphan_children(pid);
         self.hang_up_orphans(pid, &groups);
-        self.tell_of_end(pid, status);
+        if !self.trace_process_ended(pid, status) {
+            self.tell_of_end(pid, status);
+        }
     }
 
     /// Tells the parent that a process has ended, and reaps it when the parent does not want to.
-    fn tell_of_end(&mut self, pid: u32, status: ExitStatus) {
+    pub(crate) fn tell_of_end(&mut self, pid: u32, status: ExitStatus) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (parent, exit_signal, uid) = (process.parent, process.exit_signal, process.creds.uid);
         let (user, system) = self.process_times(pid);

@@ -39,6 +39,8 @@ pub enum TaskState {
     Blocked(Block),
     /// Stopped by a signal.
     Stopped,
+    /// Stopped for its tracer.
+    Traced,
 }
 
 /// How a process ended, as wait(2) encodes it.
@@ -105,6 +107,8 @@ forkable! {
         inherit pub cpu_ns: u64,
         /// The process is to die: leave at the next return to user mode.
         inherit pub exiting: bool,
+        /// Who traces it, and where it is stopped for that.
+        inherit pub trace: Option<Box<crate::ptrace::Trace>>,
         /// Bookkeeping of signals, rseq and accounting.
         inherit pub aux: TaskAux,
     }
@@ -190,6 +194,8 @@ pub struct TaskAux {
     pub timer_slack: u64,
     /// Time in which the kernel worked for it, ns.
     pub system_ns: u64,
+    /// Its system call is still to be made: a tracer held it up.
+    pub enter: bool,
 }
 
 /// What a process carries besides its ABI state. All zero in a new process.
@@ -225,6 +231,10 @@ pub struct ProcessAux {
     pub reaps: bool,
     /// What was written to oom_score_adj, -1000..=1000.
     pub oom_score_adj: i32,
+    /// Its tracer, not its parent, is to wait for its end first.
+    pub traced_by: Option<u32>,
+    /// Threads that it traced, have ended, and that it has not waited for: id, process group, user, how.
+    pub dead_tracees: std::collections::VecDeque<(Tid, u32, u32, ExitStatus)>,
 }
 
 /// A process's stop by a signal, and what its parent has still to hear of it.
@@ -271,6 +281,7 @@ impl Task {
             name: [0; 16],
             cpu_ns: 0,
             exiting: false,
+            trace: None,
             aux: TaskAux::default(),
         }
     }

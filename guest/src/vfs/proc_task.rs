@@ -17,6 +17,7 @@ fn state_of(process: &Process, task: &Task) -> (char, &'static str) {
         TaskState::Runnable | TaskState::Running(_) => ('R', "running"),
         TaskState::Blocked(_) => ('S', "sleeping"),
         TaskState::Stopped => ('T', "stopped"),
+        TaskState::Traced => ('t', "tracing stop"),
     }
 }
 
@@ -169,7 +170,7 @@ impl Kernel {
         };
         format!(
             "Name:\t{}\nUmask:\t{:04o}\nState:\t{state} ({word})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\n\
-             TracerPid:\t0\nUid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{fds}\nGroups:\t{groups}\n\
+             TracerPid:\t{}\nUid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{fds}\nGroups:\t{groups}\n\
              VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
              VmData:\t{:8} kB\nVmStk:\t{:8} kB\nVmExe:\t{:8} kB\nVmSwap:\t       0 kB\nThreads:\t{}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\n\
              SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\nCapInh:\t{:016x}\nCapPrm:\t{:016x}\n\
@@ -181,6 +182,7 @@ impl Kernel {
             process.pid,
             task.tid,
             process.parent,
+            self.tracer_of(task.tid),
             c.uid,
             c.euid,
             c.suid,

@@ -2,6 +2,7 @@
 
 use crate::errno::Errno;
 use crate::num::{int, low32};
+use crate::syscall::signal::{Scope, send};
 use crate::syscall::{Context, ret};
 use crate::vfs::FileKind;
 use crate::vfs::file::O_NONBLOCK;
@@ -47,17 +48,12 @@ pub(super) fn pidfd_send_signal(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult 
         return Err(Errno::EINVAL);
     }
     let pid = process_or_proc(c, fd)?;
-    match scope {
-        1 if info == 0 => {
-            crate::syscall::signal::thread_kill(c, pid.cast_signed(), pid.cast_signed(), int(sig))
-        }
-        4 if info == 0 => {
-            let group = c.k.processes.get(&pid).map(|p| p.pgid).ok_or(Errno::ESRCH)?;
-            let group = i64::from(group).wrapping_neg().cast_unsigned();
-            crate::syscall::signal::kill(c, &[group, sig, 0, 0, 0, 0])
-        }
-        _ => crate::syscall::signal::send_to_process(c, pid, int(sig), info),
-    }
+    let scope = match scope {
+        1 => Scope::Thread,
+        4 => Scope::Group,
+        _ => Scope::Process,
+    };
+    send(c, pid, int(sig), info, scope)
 }
 
 pub(super) fn pidfd_getfd(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {

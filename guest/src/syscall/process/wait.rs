@@ -30,14 +30,20 @@ enum Event {
     Ended(ExitStatus),
     Stopped(u32),
     Continued,
+    /// A tracee is stopped.
+    Trapped(u32),
+    /// A tracee's process has ended, which its parent is not told of yet.
+    TraceeEnded(ExitStatus),
+    /// A thread that was traced has ended.
+    ThreadEnded(ExitStatus),
 }
 
 impl Event {
     /// The status word of wait4(2).
     fn word(self) -> u32 {
         match self {
-            Event::Ended(how) => how.wait_status(),
-            Event::Stopped(signo) => signo << 8 | 0x7f,
+            Event::Ended(how) | Event::TraceeEnded(how) | Event::ThreadEnded(how) => how.wait_status(),
+            Event::Stopped(signo) | Event::Trapped(signo) => signo << 8 | 0x7f,
             Event::Continued => 0xffff,
         }
     }
@@ -45,8 +51,10 @@ impl Event {
     /// si_code and si_status.
     fn siginfo(self) -> (i32, u32) {
         match self {
-            Event::Ended(how) => how.siginfo(),
+            Event::Ended(how) | Event::TraceeEnded(how) | Event::ThreadEnded(how) => how.siginfo(),
             Event::Stopped(signo) => (5, signo),
+            // CLD_TRAPPED
+            Event::Trapped(code) => (4, code),
             Event::Continued => (6, SIGCONT),
         }
     }
@@ -67,21 +75,53 @@ fn find(c: &Context<'_>, want: &Wanted, options: u32) -> Result<Option<(u32, Eve
     let me = c.pid()?;
     let (all, cloned) = (options & 0x4000_0000 != 0, options & 0x8000_0000 != 0);
     let mut any = false;
+    let fits = |id: u32, group: u32| match want {
+        Wanted::Pid(pid) => id == *pid,
+        Wanted::Group(g) => group == *g,
+        Wanted::Any => true,
+    };
     for p in c.k.processes.values().filter(|p| p.parent == me) {
-        let fits = match want {
-            Wanted::Pid(pid) => p.pid == *pid,
-            Wanted::Group(g) => p.pgid == *g,
-            Wanted::Any => true,
-        };
-        if !fits || (!all && cloned != (p.exit_signal != SIGCHLD)) {
+        let traced = c.k.tracer_of(p.pid) == me;
+        if !fits(p.pid, p.pgid) || (!traced && !all && cloned != (p.exit_signal != SIGCHLD)) {
             continue;
         }
-        if let Some(event) = Event::of(p, options) {
+        // A tracer sees its own stops in place of the group's; another's tracee ends for its tracer first.
+        let options = if traced { options & !WUNTRACED } else { options };
+        let event = trapped(c, p.pid, me).or_else(|| Event::of(p, options));
+        if let Some(event) = event.filter(|_| p.aux.traced_by.is_none()) {
             return Ok(Some((p.pid, event)));
         }
-        any |= p.zombie.is_none();
+        any |= p.zombie.is_none() || p.aux.traced_by.is_some();
+    }
+    for t in c.k.tasks.values().filter(|t| t.trace.as_ref().is_some_and(|x| x.tracer == me)) {
+        if fits(t.tid, c.k.processes.get(&t.pid).map_or(0, |p| p.pgid)) {
+            any = true;
+            if let Some(event) = trapped(c, t.tid, me) {
+                return Ok(Some((t.tid, event)));
+            }
+        }
+    }
+    for p in c.k.processes.values().filter(|p| p.aux.traced_by == Some(me) && fits(p.pid, p.pgid)) {
+        any = true;
+        if let Some(how) = p.zombie.filter(|_| options & WEXITED != 0) {
+            return Ok(Some((p.pid, Event::TraceeEnded(how))));
+        }
+    }
+    let dead = c.k.processes.get(&me).map(|p| &p.aux.dead_tracees);
+    for (tid, _, _, how) in dead.into_iter().flatten().filter(|(tid, group, ..)| fits(*tid, *group)) {
+        any = true;
+        if options & WEXITED != 0 {
+            return Ok(Some((*tid, Event::ThreadEnded(*how))));
+        }
     }
     if any { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+/// The stop of a tracee of `me` that was not reported yet.
+fn trapped(c: &Context<'_>, tid: u32, me: u32) -> Option<Event> {
+    let trace = c.k.task(tid)?.trace.as_ref().filter(|t| t.tracer == me)?;
+    let stop = trace.stop.as_ref().filter(|s| !s.reported && !s.listening)?;
+    Some(Event::Trapped(stop.code))
 }
 
 /// Takes note that an event was reported; returns the child's user and system time, ns.
@@ -92,6 +132,18 @@ fn consume(c: &mut Context<'_>, pid: u32, event: Event, options: u32) -> (u64, u
     }
     match event {
         Event::Ended(_) => c.k.reap(pid),
+        Event::Trapped(_) => {
+            let trace = c.k.task_mut(pid).and_then(|t| t.trace.as_mut());
+            if let Some(stop) = trace.and_then(|t| t.stop.as_mut()) {
+                stop.reported = true;
+            }
+        }
+        Event::TraceeEnded(_) => c.k.trace_let_go(pid),
+        Event::ThreadEnded(_) => {
+            if let Some(p) = c.k.process_of_mut(c.tid) {
+                p.aux.dead_tracees.retain(|(tid, ..)| *tid != pid);
+            }
+        }
         Event::Stopped(_) => {
             if let Some(p) = c.k.processes.get_mut(&pid) {
                 p.aux.stop.unreported = false;
@@ -175,7 +227,8 @@ pub(super) fn waitid(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     match find(c, &want, options)? {
         Some((pid, event)) => {
             let (code, status) = event.siginfo();
-            let uid = c.k.processes.get(&pid).map_or(0, |p| p.creds.uid);
+            let by_thread = c.k.task(pid).map_or(pid, |t| t.pid);
+            let uid = c.k.processes.get(&by_thread).map_or(0, |p| p.creds.uid);
             let times = consume(c, pid, event, options);
             put(&mut b, 0, &SIGCHLD.to_le_bytes());
             put(&mut b, 8, &code.to_le_bytes());
