@@ -149,6 +149,11 @@ fn pipes() {
 }
 
 #[test]
+fn ptrace() {
+    family("ptrace", 523, &[]);
+}
+
+#[test]
 fn remote() {
     family("remote", 230, &[]);
 }

@@ -25,7 +25,7 @@ impl Kernel {
     /// A task that may be traced has ended. A thread is reported by itself; of a process its tracer hears when all of it has ended.
     pub(crate) fn trace_task_ended(&mut self, task: &Task, status: ExitStatus) {
         let Some(trace) = &task.trace else { return };
-        if !self.processes.get(&trace.tracer).is_some_and(|p| p.zombie.is_none()) {
+        if self.processes.get(&trace.tracer).is_none_or(|p| p.zombie.is_some()) {
             return;
         }
         let Some(process) = self.processes.get_mut(&task.pid) else { return };
@@ -62,7 +62,7 @@ impl Kernel {
         let Some(tracer) = process.aux.traced_by else { return false };
         let chld = self.action(tracer, SIGCHLD);
         let wants = chld.handler != SIG_IGN && chld.flags & SA_NOCLDWAIT == 0;
-        if !wants || !self.processes.get(&tracer).is_some_and(|p| p.zombie.is_none()) {
+        if !wants || self.processes.get(&tracer).is_none_or(|p| p.zombie.is_some()) {
             if let Some(process) = self.processes.get_mut(&pid) {
                 process.aux.traced_by = None;
             }

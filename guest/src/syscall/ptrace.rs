@@ -149,7 +149,7 @@ fn stopped(c: &mut Context<'_>, request: u64, target: Tid, addr: u64, data: u64)
         }
         // PTRACE_PEEKUSER
         3 => {
-            if addr % 8 != 0 || addr > USER {
+            if !addr.is_multiple_of(8) || addr > USER {
                 return Err(Errno::EIO);
             }
             let all = regs::get(c.k.task(target).ok_or(Errno::ESRCH)?);
@@ -157,7 +157,7 @@ fn stopped(c: &mut Context<'_>, request: u64, target: Tid, addr: u64, data: u64)
         }
         // PTRACE_POKEUSER; debug registers hold nothing.
         6 => {
-            if addr % 8 != 0 || addr >= USER {
+            if !addr.is_multiple_of(8) || addr >= USER {
                 return Err(Errno::EIO);
             }
             let task = c.k.task_mut(target).ok_or(Errno::ESRCH)?;
