@@ -1,7 +1,7 @@
 //! Tracing (ptrace(2)): which thread is traced by which process, where it stops, and how it goes on.
 //!
-//! A tracee stops only on its way to user mode ([`Kernel::trace_point`]) or between `syscall` and its handler
-//! ([`Kernel::trace_entry`]); a stopped one is a task in [`TaskState::Traced`]. Everything is plain data of the traced task, so that a
+//! A tracee stops only on its way to user mode (`trace_point`) or between `syscall` and its handler
+//! (`trace_entry`); a stopped one is a task in [`TaskState::Traced`]. Everything is plain data of the traced task, so that a
 //! fork of a seed with a traced process has the same tracer and the same stop. Requests are parsed in `syscall::ptrace`; registers as
 //! tracers see them are in `regs`.
 
