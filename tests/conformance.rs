@@ -110,7 +110,12 @@ fn aio() {
 
 #[test]
 fn notify() {
-    family("notify", 430, &[]);
+    family("notify", 810, &[]);
+}
+
+#[test]
+fn userfaultfd() {
+    family("userfaultfd", 170, &[]);
 }
 
 #[test]

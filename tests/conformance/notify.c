@@ -3,7 +3,13 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <poll.h>
+#include <sys/fanotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -234,8 +240,343 @@ static void dnotify(void) {
     rmdir("d");
 }
 
+static int fan;
+static void *volatile bad_address = (void *)8;
+static char top[4096];
+
+static const struct {
+    unsigned long long bit;
+    const char *name;
+} bits[] = {{FAN_ACCESS, "ACCESS"}, {FAN_MODIFY, "MODIFY"}, {FAN_ATTRIB, "ATTRIB"}, {FAN_CLOSE_WRITE, "CLOSE_WRITE"}, {FAN_CLOSE_NOWRITE, "CLOSE_NOWRITE"},
+            {FAN_OPEN, "OPEN"}, {FAN_MOVED_FROM, "MOVED_FROM"}, {FAN_MOVED_TO, "MOVED_TO"}, {FAN_CREATE, "CREATE"}, {FAN_DELETE, "DELETE"},
+            {FAN_DELETE_SELF, "DELETE_SELF"}, {FAN_MOVE_SELF, "MOVE_SELF"}, {FAN_Q_OVERFLOW, "Q_OVERFLOW"}, {FAN_ONDIR, "ONDIR"}};
+
+static const char *path_of(int fd) {
+    static char text[4096];
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long n = readlink(link, text, sizeof text - 1);
+    if (n < 0)
+        return "?";
+    text[n] = 0;
+    return strncmp(text, top, strlen(top)) ? "elsewhere" : text + strlen(top);
+}
+
+static unsigned long long handle_of(const char *path) {
+    struct {
+        struct file_handle h;
+        unsigned char bytes[128];
+    } h = {.h.handle_bytes = 128};
+    int mount;
+    if (name_to_handle_at(AT_FDCWD, path, &h.h, &mount, 0) != 0)
+        return 0;
+    unsigned long long sum = h.h.handle_type;
+    for (unsigned i = 0; i < h.h.handle_bytes; i++)
+        sum = sum * 131 + h.h.f_handle[i];
+    return sum;
+}
+
+static struct {
+    const char *name;
+    unsigned long long handle;
+} known[8];
+
+// What has happened since, an event a line; events of other processes do not count.
+static void happened(const char *after) {
+    static char buffer[65536] __attribute__((aligned(8)));
+    int any = 0;
+    for (;;) {
+        long n = read(fan, buffer, sizeof buffer);
+        if (n <= 0)
+            break;
+        for (struct fanotify_event_metadata *m = (void *)buffer; FAN_EVENT_OK(m, n); m = FAN_EVENT_NEXT(m, n)) {
+            char line[2048] = "";
+            if (m->vers != FANOTIFY_METADATA_VERSION || m->metadata_len != sizeof *m)
+                strcat(line, " bad version");
+            for (size_t i = 0; i < sizeof bits / sizeof *bits; i++)
+                if (m->mask & bits[i].bit)
+                    strcat(strcat(line, " "), bits[i].name);
+            if (m->fd >= 0) {
+                snprintf(line + strlen(line), 1000, " of %s", path_of(m->fd));
+                close(m->fd);
+            }
+            for (char *at = (char *)m + m->metadata_len; at < (char *)m + m->event_len;) {
+                struct fanotify_event_info_fid *f = (void *)at;
+                struct file_handle *h = (void *)f->handle;
+                unsigned long long sum = h->handle_type;
+                for (unsigned i = 0; i < h->handle_bytes; i++)
+                    sum = sum * 131 + h->f_handle[i];
+                const char *whose = "other";
+                for (int i = 0; i < 8; i++)
+                    if (known[i].name && known[i].handle == sum)
+                        whose = known[i].name;
+                snprintf(line + strlen(line), 200, " [%d %s%s%s]", f->hdr.info_type, whose, f->hdr.info_type == 2 ? " " : "",
+                         f->hdr.info_type == 2 ? (char *)h->f_handle + h->handle_bytes : "");
+                at += f->hdr.len;
+            }
+            show(after, "%s%s", m->pid == getpid() ? "" : m->pid ? "another's" : "nobody's", line);
+            any = 1;
+        }
+    }
+    if (!any)
+        show(after, "nothing");
+}
+
+#define AND(what, ...) do { __VA_ARGS__; happened(what); } while (0)
+
+static void init_arguments(void) {
+    static const unsigned flags[] = {0, FAN_CLOEXEC, FAN_NONBLOCK, FAN_CLASS_CONTENT, FAN_CLASS_PRE_CONTENT, 0xc, FAN_UNLIMITED_QUEUE, FAN_UNLIMITED_MARKS,
+                                     FAN_REPORT_TID, FAN_REPORT_FID, FAN_REPORT_DIR_FID, FAN_REPORT_NAME, FAN_REPORT_DFID_NAME, FAN_REPORT_FID | FAN_REPORT_DFID_NAME,
+                                     FAN_REPORT_FID | FAN_CLASS_CONTENT, FAN_REPORT_FID | FAN_REPORT_NAME, 0x1000, 0x1000 | FAN_REPORT_FID, 1u << 31, 1u << 20, 0x80 | FAN_REPORT_TID};
+    for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++) {
+        int fd = fanotify_init(flags[i], O_RDONLY);
+        works_of(CASE("fanotify_init %x", flags[i]), fd);
+        if (fd >= 0) {
+            show(CASE("descriptor %x", flags[i]), "%d %x", fcntl(fd, F_GETFD), fcntl(fd, F_GETFL) & ~O_LARGEFILE);
+            close(fd);
+        }
+    }
+    static const unsigned events[] = {O_WRONLY, O_RDWR, 3, O_APPEND, O_NONBLOCK, O_CLOEXEC, O_DSYNC, O_SYNC, O_NOATIME, O_LARGEFILE, O_CREAT, O_TRUNC, O_DIRECTORY, O_PATH, 1u << 30};
+    for (unsigned i = 0; i < sizeof events / sizeof *events; i++) {
+        int fd = fanotify_init(0, events[i]);
+        works_of(CASE("event flags %x", events[i]), fd);
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+static void mark_arguments(void) {
+    fan = fanotify_init(FAN_NONBLOCK | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC);
+    static const struct {
+        const char *name;
+        unsigned flags;
+        unsigned long long mask;
+        const char *path;
+    } cases[] = {{"add", FAN_MARK_ADD, FAN_OPEN, "t"},
+                 {"remove it", FAN_MARK_REMOVE, FAN_OPEN, "t"},
+                 {"remove it again", FAN_MARK_REMOVE, FAN_OPEN, "t"},
+                 {"flush", FAN_MARK_FLUSH, 0, "t"},
+                 {"flush with a mask", FAN_MARK_FLUSH, FAN_OPEN, "t"},
+                 {"flush with more", FAN_MARK_FLUSH | FAN_MARK_ONLYDIR, 0, "t"},
+                 {"flush mounts", FAN_MARK_FLUSH | FAN_MARK_MOUNT, 0, "t"},
+                 {"flush file systems", FAN_MARK_FLUSH | FAN_MARK_FILESYSTEM, 0, "t"},
+                 {"flush nowhere", FAN_MARK_FLUSH, 0, "missing"},
+                 {"nothing to do", 0, FAN_OPEN, "t"},
+                 {"add and remove", FAN_MARK_ADD | FAN_MARK_REMOVE, FAN_OPEN, "t"},
+                 {"no events", FAN_MARK_ADD, 0, "t"},
+                 {"unknown flags", FAN_MARK_ADD | 1 << 20, FAN_OPEN, "t"},
+                 {"unknown events", FAN_MARK_ADD, 1 << 21, "t"},
+                 {"events above 32 bits", FAN_MARK_ADD, 1ull << 40 | FAN_OPEN, "t"},
+                 {"overflows", FAN_MARK_ADD, FAN_Q_OVERFLOW, "t"},
+                 {"creation without identities", FAN_MARK_ADD, FAN_CREATE, "t"},
+                 {"attributes without identities", FAN_MARK_ADD, FAN_ATTRIB, "t"},
+                 {"self without identities", FAN_MARK_ADD, FAN_DELETE_SELF, "t"},
+                 {"a mount and a file system", FAN_MARK_ADD | FAN_MARK_MOUNT | FAN_MARK_FILESYSTEM, FAN_OPEN, "t"},
+                 {"missing", FAN_MARK_ADD, FAN_OPEN, "missing"},
+                 {"an empty path", FAN_MARK_ADD, FAN_OPEN, ""},
+                 {"only a directory", FAN_MARK_ADD | FAN_MARK_ONLYDIR, FAN_OPEN, "t/f"},
+                 {"only a directory that is one", FAN_MARK_ADD | FAN_MARK_ONLYDIR, FAN_OPEN, "t"},
+                 {"a link", FAN_MARK_ADD, FAN_OPEN, "t/link"},
+                 {"the link itself", FAN_MARK_ADD | FAN_MARK_DONT_FOLLOW, FAN_OPEN, "t/link"},
+                 {"remove at the link", FAN_MARK_REMOVE, FAN_OPEN, "t/f"},
+                 {"ignored", FAN_MARK_ADD | FAN_MARK_IGNORED_MASK, FAN_OPEN, "t/f"},
+                 {"ignored in both ways", FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | 0x400, FAN_OPEN, "t/f"},
+                 {"remove what is ignored", FAN_MARK_REMOVE | FAN_MARK_IGNORED_MASK, FAN_OPEN, "t/f"},
+                 {"ignore in a directory for good", FAN_MARK_ADD | 0x400 | FAN_MARK_IGNORED_SURV_MODIFY, FAN_OPEN, "t"},
+                 {"ignore in a directory", FAN_MARK_ADD | 0x400, FAN_OPEN, "t"},
+                 {"ignore in the old way now", FAN_MARK_ADD | FAN_MARK_IGNORED_MASK, FAN_OPEN, "t"},
+                 {"ignore in a file system", FAN_MARK_ADD | 0x400 | FAN_MARK_FILESYSTEM, FAN_OPEN, "t"},
+                 {"ignore directories in a file", FAN_MARK_ADD | 0x400, FAN_OPEN | FAN_ONDIR, "t/f"},
+                 {"an evictable mark of a mount", FAN_MARK_ADD | FAN_MARK_MOUNT | 0x200, FAN_OPEN, "t"},
+                 {"flush all", FAN_MARK_FLUSH, 0, "t"}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
+        RESULT(CASE("mark: %s", cases[i].name), fanotify_mark(fan, cases[i].flags, cases[i].mask, AT_FDCWD, cases[i].path));
+    RESULT("mark with a closed group", fanotify_mark(99, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "t"));
+    int null = open("/dev/null", O_RDONLY);
+    RESULT("mark with no group", fanotify_mark(null, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "t"));
+    close(null);
+    RESULT("mark at a bad address", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, bad_address));
+    int d = open("t", O_RDONLY);
+    RESULT("mark a descriptor", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, d, NULL));
+    RESULT("mark below a descriptor", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, d, "f"));
+    RESULT("mark a closed descriptor", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, 99, NULL));
+    close(d);
+    int p[2];
+    if (pipe(p) == 0)
+        RESULT("write to a group", write(fan, p, 8));
+    struct { int fd; unsigned response; } answer = {5, FAN_ALLOW};
+    RESULT("seek", lseek(fan, 0, SEEK_CUR));
+    (void)answer;
+    close(p[0]), close(p[1]);
+    char small[8];
+    RESULT("read of nothing", read(fan, small, sizeof small));
+    close(open("t/f", O_RDONLY));
+    RESULT("read of too little", read(fan, small, sizeof small));
+    int waiting = 0;
+    RESULT("FIONREAD", ioctl(fan, FIONREAD, &waiting));
+    show("bytes", "%d", waiting);
+    struct pollfd pf = {fan, POLLIN | POLLOUT, 0};
+    RESULT("poll", poll(&pf, 1, 0));
+    show("events", "%x", pf.revents);
+    RESULT("read to a bad address", read(fan, bad_address, 4096));
+    happened("what was not read is gone");
+    close(fan);
+}
+
+static void steps(const char *how) {
+    char b[8];
+    int fd;
+    AND(CASE("%s: create", how), fd = open("t/new", O_CREAT | O_RDWR, 0644));
+    AND(CASE("%s: write", how), if (write(fd, "hello", 5) != 5) exit(98));
+    AND(CASE("%s: read", how), if (pread(fd, b, 5, 0) != 5) exit(98));
+    AND(CASE("%s: fchmod", how), fchmod(fd, 0600));
+    AND(CASE("%s: ftruncate", how), if (ftruncate(fd, 2)) exit(98));
+    AND(CASE("%s: close", how), close(fd));
+    AND(CASE("%s: everything of a file", how), put("t/new", "x"); fd = open("t/new", O_RDONLY); if (read(fd, b, 1) != 1) exit(98); close(fd));
+    AND(CASE("%s: another file", how), close(open("t/f", O_RDONLY)));
+    AND(CASE("%s: rename", how), rename("t/new", "t/renamed"));
+    AND(CASE("%s: chmod", how), chmod("t/renamed", 0640));
+    AND(CASE("%s: mkdir", how), mkdir("t/dir", 0755));
+    AND(CASE("%s: list it", how), list("t/dir"));
+    AND(CASE("%s: below it", how), put("t/dir/x", "y"));
+    AND(CASE("%s: remove below it", how), unlink("t/dir/x"));
+    AND(CASE("%s: rmdir", how), rmdir("t/dir"));
+    AND(CASE("%s: unlink", how), unlink("t/renamed"));
+    AND(CASE("%s: list", how), list("t"));
+    AND(CASE("%s: elsewhere", how), put("u", "z"));
+    AND(CASE("%s: a fifo", how), mkfifo("t/p", 0600); fd = open("t/p", O_RDWR); close(fd); unlink("t/p"));
+}
+
+static void mark(unsigned flags, unsigned long long mask, const char *path) {
+    if (fanotify_mark(fan, FAN_MARK_ADD | flags, mask, AT_FDCWD, path) != 0)
+        show("mark", "%s %s", path, strerrorname_np(errno));
+}
+
+#define OPENED (FAN_ACCESS | FAN_MODIFY | FAN_CLOSE | FAN_OPEN)
+
+static void fanotify(void) {
+    if (!getcwd(top, sizeof top))
+        return;
+    mkdir("t", 0755);
+    put("t/f", "file");
+    if (symlink("f", "t/link") != 0)
+        return;
+    init_arguments();
+    mark_arguments();
+    unsigned group = FAN_NONBLOCK | FAN_CLOEXEC;
+    static const struct {
+        const char *name;
+        unsigned flags;
+        unsigned long long mask;
+        const char *path;
+    } cases[] = {{"a file", 0, OPENED, "t/f"},
+                 {"a directory", 0, OPENED, "t"},
+                 {"its children", 0, OPENED | FAN_EVENT_ON_CHILD, "t"},
+                 {"its children and directories", 0, OPENED | FAN_EVENT_ON_CHILD | FAN_ONDIR, "t"},
+                 {"directories", 0, OPENED | FAN_ONDIR, "t"},
+                 {"opens", 0, FAN_OPEN | FAN_EVENT_ON_CHILD, "t"},
+                 {"closes of writers", 0, FAN_CLOSE_WRITE | FAN_EVENT_ON_CHILD, "t"}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fan = fanotify_init(group, O_RDONLY | O_CLOEXEC);
+        mark(cases[i].flags, cases[i].mask, cases[i].path);
+        steps(cases[i].name);
+        close(fan);
+    }
+    // Ignored events.
+    fan = fanotify_init(group, O_RDONLY);
+    mark(0, OPENED | FAN_EVENT_ON_CHILD, "t");
+    mark(FAN_MARK_IGNORED_MASK, FAN_OPEN | FAN_CLOSE, "t/f");
+    AND("ignored in the file", close(open("t/f", O_RDONLY)));
+    AND("until it is written", put("t/f", "new"); close(open("t/f", O_RDONLY)));
+    mark(FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY, FAN_OPEN | FAN_CLOSE, "t/f");
+    AND("ignored for good", put("t/f", "new"); close(open("t/f", O_RDONLY)));
+    close(fan);
+    // What a reader gets.
+    fan = fanotify_init(group, O_RDWR | O_CLOEXEC | O_APPEND);
+    mark(0, OPENED | FAN_EVENT_ON_CHILD, "t");
+    close(open("t/f", O_RDONLY));
+    struct fanotify_event_metadata m[4];
+    show("read", "%d", read(fan, m, sizeof m) == sizeof *m);
+    show("the descriptor", "%d %x", fcntl(m[0].fd, F_GETFD), fcntl(m[0].fd, F_GETFL) & (O_ACCMODE | O_APPEND));
+    RESULT("write through it", write(m[0].fd, "more", 4));
+    char b[32] = "";
+    RESULT("read through it", pread(m[0].fd, b, 31, 0));
+    AND("that makes no events", close(m[0].fd));
+    unlink("t/f");
+    put("t/f", "again");
+    happened("a new file");
+    put("t/g", "x");
+    unlink("t/g");
+    happened("a file that is gone");
+    close(fan);
+    // Children, order and merging.
+    fan = fanotify_init(group, O_RDONLY);
+    mark(0, OPENED | FAN_EVENT_ON_CHILD, "t");
+    AND("two files by turns", put("t/a", "1"); put("t/b", "2"); put("t/a", "3"));
+    int status;
+    AND("a child's", if (!fork()) { put("t/a", "1"); _exit(0); } wait(&status));
+    AND("the child's and ours", if (!fork()) { put("t/a", "1"); _exit(0); } wait(&status); put("t/a", "2"));
+    RESULT("remove part", fanotify_mark(fan, FAN_MARK_REMOVE, FAN_MODIFY | FAN_OPEN, AT_FDCWD, "t"));
+    AND("the rest", put("t/a", "1"));
+    RESULT("flush", fanotify_mark(fan, FAN_MARK_FLUSH, 0, AT_FDCWD, "t"));
+    AND("no more", put("t/a", "1"));
+    close(fan);
+    // A mount and a file system of our own.
+    mkdir("m", 0755);
+    if (mount("none", "m", "tmpfs", 0, NULL) == 0) {
+        for (int i = 0; i < 2; i++) {
+            fan = fanotify_init(group, O_RDONLY);
+            mark(i ? FAN_MARK_FILESYSTEM : FAN_MARK_MOUNT, OPENED | (i ? FAN_ONDIR : 0), "m");
+            AND(CASE("in the mount %d", i), put("m/f", "x"));
+            AND(CASE("a directory in it %d", i), mkdir("m/d", 0755); list("m/d"));
+            AND(CASE("below %d", i), put("m/d/f", "x"));
+            AND(CASE("outside %d", i), put("t/a", "x"));
+            mark((i ? FAN_MARK_FILESYSTEM : FAN_MARK_MOUNT) | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY, FAN_OPEN, "m");
+            AND(CASE("opens ignored %d", i), put("m/f", "x"));
+            fanotify_mark(fan, FAN_MARK_FLUSH | (i ? FAN_MARK_FILESYSTEM : FAN_MARK_MOUNT), 0, AT_FDCWD, "m");
+            AND(CASE("flushed %d", i), put("m/f", "x"));
+            close(fan);
+            unlink("m/d/f");
+            rmdir("m/d");
+        }
+        // Identities.
+        static const unsigned reports[] = {FAN_REPORT_FID, FAN_REPORT_DIR_FID, FAN_REPORT_DFID_NAME, FAN_REPORT_FID | FAN_REPORT_DIR_FID, FAN_REPORT_FID | FAN_REPORT_DFID_NAME};
+        mkdir("m/t", 0755);
+        put("m/t/f", "x");
+        known[0].name = "the root", known[0].handle = handle_of("m");
+        known[1].name = "t", known[1].handle = handle_of("m/t");
+        known[2].name = "f", known[2].handle = handle_of("m/t/f");
+        for (unsigned i = 0; i < 5; i++)
+            for (int whole = 0; whole < 2; whole++) {
+                fan = fanotify_init(group | reports[i], 0);
+                unsigned long long all = OPENED | FAN_CREATE | FAN_DELETE | FAN_MOVE | FAN_ATTRIB | FAN_DELETE_SELF | FAN_MOVE_SELF | FAN_ONDIR | FAN_EVENT_ON_CHILD;
+                mark(whole ? FAN_MARK_FILESYSTEM : 0, whole ? all & ~FAN_EVENT_ON_CHILD : all, "m/t");
+                char how[32];
+                snprintf(how, sizeof how, "%s %x", whole ? "file system" : "directory", reports[i]);
+                AND(CASE("%s: open", how), close(open("m/t/f", O_RDONLY)));
+                AND(CASE("%s: chmod", how), chmod("m/t/f", 0600));
+                AND(CASE("%s: create", how), put("m/t/g", "x"));
+                AND(CASE("%s: rename", how), rename("m/t/g", "m/t/h"));
+                AND(CASE("%s: delete", how), unlink("m/t/h"));
+                AND(CASE("%s: mkdir", how), mkdir("m/t/d", 0755));
+                AND(CASE("%s: rmdir", how), rmdir("m/t/d"));
+                AND(CASE("%s: list", how), list("m/t"));
+                AND(CASE("%s: above", how), put("m/g", "x"); unlink("m/g"));
+                close(fan);
+            }
+        umount("m");
+    }
+    fan = fanotify_init(group | FAN_REPORT_FID, 0);
+    RESULT("identities in proc", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "/proc/self/status"));
+    close(fan);
+    // Overflow.
+    fan = fanotify_init(group | FAN_REPORT_FID, 0);
+    close(fan);
+}
+
 int main(void) {
     scratch();
     dnotify();
+    fanotify();
     return 0;
 }

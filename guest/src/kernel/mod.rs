@@ -265,6 +265,14 @@ impl Kernel {
         Some(block)
     }
 
+    /// Puts a task to sleep outside of a system call; a signal that is pending ends the sleep before it begins.
+    pub(crate) fn sleep_now(&mut self, tid: Tid, block: Block) {
+        self.put_to_sleep(tid, block);
+        if self.has_deliverable_signal(tid) {
+            self.interrupt(tid);
+        }
+    }
+
     fn put_to_sleep(&mut self, tid: Tid, block: Block) {
         for key in &block.on {
             self.waiters.entry(*key).or_default().insert(tid);
@@ -362,6 +370,7 @@ impl Kernel {
     /// Makes `vcpu` hold the extended state of `tid`, saving whoever's it held.
     fn bind(&mut self, vcpu: &mut dyn Vcpu, tid: Tid) {
         let index = vcpu.index();
+        self.objects.watches.actor = tid;
         if let Some(task) = self.tasks.get_mut(&tid) {
             task.state = crate::task::TaskState::Running(index);
         }
@@ -409,6 +418,7 @@ impl Kernel {
         if !matches!(exit, Exit::Syscall) {
             self.trace_no_call(tid);
         }
+        self.objects.watches.actor = tid;
         match exit {
             // A thread that is to die does nothing any more: its exit_group or execve would be the whole process's.
             _ if self.task(tid).is_some_and(|t| t.exiting) => {}
@@ -479,7 +489,9 @@ impl Kernel {
             return;
         };
         let start = self.counters.timed.then(|| self.platform.monotonic());
+        self.userfault_begin(tid);
         let result = crate::syscall::dispatch(self, vcpu, tid, &call);
+        let result = self.userfault_end(tid, &call, result);
         if let Some(start) = start {
             let ns = self.platform.monotonic().saturating_sub(start);
             self.counters.add_time(call.number, ns, &result);
@@ -492,10 +504,8 @@ impl Kernel {
                 return;
             }
             // A signal that is already pending interrupts the sleep before it begins.
-            self.put_to_sleep(tid, block);
-            if self.has_deliverable_signal(tid) {
-                self.interrupt(tid);
-            }
+            self.sleep_now(tid, block);
+            self.userfault_asleep(tid);
             return;
         }
         // A successful execve(2) was printed before its arguments went.

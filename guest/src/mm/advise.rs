@@ -115,7 +115,7 @@ impl Kernel {
                 while page < end {
                     self.touch(mm, page, need).map_err(|d| match d {
                         Denied::Segv(_) => Errno::EINVAL,
-                        Denied::Bus => Errno::EFAULT,
+                        Denied::Bus | Denied::User(_) => Errno::EFAULT,
                         Denied::NoMemory => Errno::ENOMEM,
                     })?;
                     // The rest of what backs it, unless each page has to be copied.
@@ -160,7 +160,7 @@ impl Kernel {
         if vma.flags.contains(VmFlags::SHARED) {
             return Ok(());
         }
-        if vma.is_private_anon() {
+        if vma.is_private_anon() && vma.userfault.is_none() {
             return self.discard_range(mm, start, end);
         }
         self.space(mm)?.drop_pieces(start, end)

@@ -33,6 +33,8 @@ pub(crate) enum Denied {
     Bus,
     /// The arena has no page left.
     NoMemory,
+    /// Missing, and for who reads this userfaultfd to fill.
+    User(u64),
 }
 
 impl Kernel {
@@ -48,7 +50,8 @@ impl Kernel {
         let space = self.space(mm)?;
         let mut todo: Vec<(Va, Va, Va, Vma)> = Vec::new();
         for (s, e, key) in space.mm.vmas_in(start, end) {
-            if let Some(vma) = space.mm.vmas.get(&key).filter(|v| !v.prot.is_empty() && !v.is_kernel()) {
+            if let Some(vma) = space.mm.vmas.get(&key).filter(|v| !v.prot.is_empty() && !v.is_kernel() && v.userfault.is_none())
+            {
                 todo.extend(space.mm.holes(s, e).into_iter().map(|(a, b)| (a, b, key, vma.clone())));
             }
         }
@@ -150,6 +153,9 @@ impl Kernel {
         let is_file = matches!(vma.backing, Backing::File { .. });
         let mut found = m.piece(va);
         if found.is_none() {
+            if let Some(id) = vma.userfault {
+                return Err(Denied::User(id));
+            }
             match self.populate_around(mm, page) {
                 Ok(()) => {}
                 Err(Errno::ENOMEM) => return Err(Denied::NoMemory),
@@ -195,6 +201,10 @@ impl Kernel {
             }
             Err(Denied::Segv(code)) => Fault::Segv(code),
             Err(Denied::Bus) => Fault::Bus(2),
+            Err(Denied::User(id)) if self.userfault_meet(id, tid, va, need.contains(Prot::WRITE)) => {
+                Fault::Resolved
+            }
+            Err(Denied::User(_)) => Fault::Bus(2),
         }
     }
 }

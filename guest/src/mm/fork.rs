@@ -56,7 +56,11 @@ impl Kernel {
         let mut child =
             Mm { root, users: 1, pieces: Default::default(), lock_future: false, ..space.mm.clone() };
         // Locks are not inherited (mlock(2)).
-        child.vmas.values_mut().for_each(|v| v.flags.remove(VmFlags::LOCKED));
+        child.vmas.values_mut().for_each(|v| {
+            v.flags.remove(VmFlags::LOCKED);
+            // Nor are registrations of userfaultfd(2) without UFFD_FEATURE_EVENT_FORK.
+            v.userfault = None;
+        });
         let mut taken = Vec::new();
         share_pieces(&mut space, &mut child, &mut taken);
         let mut ranges: Vec<(Va, u64, Access)> = taken

@@ -246,7 +246,14 @@ impl Kernel {
             }
         }
         let vma =
-            Vma { end, prot: request.prot, may: request.may, flags: request.flags, backing: request.backing };
+            Vma {
+                end,
+                prot: request.prot,
+                may: request.may,
+                flags: request.flags,
+                backing: request.backing,
+                userfault: None,
+            };
         let kernel = vma.is_kernel();
         if let Some(m) = self.mms.get_mut(mm) {
             m.insert(start, vma);

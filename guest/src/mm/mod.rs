@@ -21,6 +21,7 @@ pub mod remote;
 pub mod report;
 pub mod space;
 pub mod uaccess;
+pub mod userfault;
 pub mod vma;
 
 #[cfg(test)]

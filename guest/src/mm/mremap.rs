@@ -148,7 +148,7 @@ impl Kernel {
             other => other,
         };
         // The same number of references to a file throughout: insert before remove.
-        m.insert(target, Vma { end: target + new_len, backing, ..vma.clone() });
+        m.insert(target, Vma { end: target + new_len, backing, userfault: None, ..vma.clone() });
         let mut space = self.space(mm)?;
         space.move_pieces(addr, target, moved, vma.prot)?;
         if !keep {

@@ -506,6 +506,7 @@ fn file_mapping(r: &mut Rig) {
         may: Prot::all(),
         flags: VmFlags::empty(),
         backing: Backing::File { file: 77, offset: 0 },
+        userfault: None,
     };
     r.k.mms.get_mut(r.mm).unwrap().insert(BASE, vma.clone());
     let source = crate::vfs::MapSource::Host(Arc::new(host.into()), 5000);

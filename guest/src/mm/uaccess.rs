@@ -14,7 +14,10 @@ const IOV_MAX: u64 = 1024;
 impl Kernel {
     /// Where `va` lies in the arena, and how many bytes from there are contiguous and equally accessible.
     fn walk(&mut self, mm: u64, va: Va, need: Prot) -> Result<(Gpa, u64), Errno> {
-        self.touch(mm, va, need).map_err(|_| Errno::EFAULT)?;
+        if let Err(denied) = self.touch(mm, va, need) {
+            self.userfault_hit(denied, va, need);
+            return Err(Errno::EFAULT);
+        }
         let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
         let (_, vma) = m.find(va).ok_or(Errno::EFAULT)?;
         let (start, piece) = m.piece(va).ok_or(Errno::EFAULT)?;

@@ -95,6 +95,8 @@ pub struct Vma {
     pub flags: VmFlags,
     /// What it maps.
     pub backing: Backing,
+    /// The userfaultfd that its missing pages are told to.
+    pub userfault: Option<u64>,
 }
 
 impl Vma {
@@ -297,6 +299,7 @@ impl Mm {
                         && a.prot == b.prot
                         && a.may == b.may
                         && a.flags == b.flags
+                        && a.userfault == b.userfault
                         && !a.is_kernel()
                         && a.backing_at(key - l) == b.backing =>
                 {

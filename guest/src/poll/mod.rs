@@ -108,11 +108,12 @@ impl Kernel {
             .filter_map(|k| if let WaitKey::Object(o) = k { Some(*o) } else { None })
             .chain(self.aio.objects())
             .collect();
+        let sets: BTreeMap<u64, &EpollSet> = self.polls.sets.iter().map(|(_, s)| (s.object, s)).collect();
         while let Some(object) = todo.pop() {
-            if waited.insert(object) {
-                for (_, set) in self.polls.sets.iter().filter(|(_, s)| s.object == object) {
-                    todo.extend(set.watched());
-                }
+            if waited.insert(object)
+                && let Some(set) = sets.get(&object)
+            {
+                todo.extend(set.watched());
             }
         }
         let mut all = self.console_polls();
@@ -160,6 +161,10 @@ impl Kernel {
             }
             FileKind::SignalFd(id) => self.signalfd_poll(*id),
             FileKind::Inotify(id) => self.objects.watches.queues.get(*id).map_or(POLLERR, |q| q.poll()),
+            FileKind::Fanotify(id) => {
+                self.objects.watches.fanotify.groups.get(*id).map_or(POLLERR, |q| q.poll())
+            }
+            FileKind::Userfault(id) => self.userfault_poll(*id, f.flags),
             FileKind::Tty(end) => self.tty_poll(end),
             FileKind::PidFd(id) => self.pidfd_poll(*id),
             FileKind::Mqueue(id) => self.ipc.mqueues.get(*id).map_or(POLLERR, |q| q.poll()),
@@ -188,6 +193,12 @@ impl Kernel {
             }
             Some(FileKind::TimerFd(id)) => {
                 self.objects.timerfds.get(*id).map(|t| t.object).into_iter().collect()
+            }
+            Some(FileKind::Fanotify(id)) => {
+                self.objects.watches.fanotify.groups.get(*id).map(|q| q.object).into_iter().collect()
+            }
+            Some(FileKind::Userfault(id)) => {
+                self.objects.userfaults.all.get(*id).map(|u| u.object).into_iter().collect()
             }
             Some(FileKind::Inotify(id)) => {
                 self.objects.watches.queues.get(*id).map(|q| q.object).into_iter().collect()

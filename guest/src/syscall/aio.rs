@@ -301,7 +301,12 @@ fn has_iter(c: &Context<'_>, kind: &FileKind, write: bool) -> bool {
     match kind {
         FileKind::Inode(inode) => c.k.vfs.inode(*inode).is_ok_and(|n| !n.is_dir()),
         FileKind::EventFd(_) | FileKind::TimerFd(_) | FileKind::SignalFd(_) => !write,
-        FileKind::Epoll(_) | FileKind::Inotify(_) | FileKind::PidFd(_) | FileKind::Mqueue(_) => false,
+        FileKind::Userfault(_) => !write,
+        FileKind::Epoll(_)
+        | FileKind::Inotify(_)
+        | FileKind::Fanotify(_)
+        | FileKind::PidFd(_)
+        | FileKind::Mqueue(_) => false,
         _ => true,
     }
 }

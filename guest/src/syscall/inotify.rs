@@ -1,6 +1,6 @@
-//! System calls that watch the file tree: inotify(7); fanotify(7) is not there.
+//! System calls that watch the file tree: inotify(7).
 
-use super::{Arg, Context, Entry, Support, ret};
+use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32};
 use crate::vfs::FileKind;
@@ -23,10 +23,7 @@ const KNOWN: u32 = g::IN_ALL_EVENTS
     | g::IN_ISDIR
     | g::IN_ONESHOT;
 
-use Arg::{DirFd, Fd, Hex, Int, Path};
-
-const NO_FANOTIFY: Support =
-    Support::Refused(Errno::ENOSYS, "as of a kernel without fanotify; inotify works");
+use Arg::{Fd, Hex, Int, Path};
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
@@ -34,20 +31,6 @@ pub const TABLE: &[Entry] = &[
     Entry::full(254, "inotify_add_watch", &[Fd, Path, Hex], add_watch),
     Entry::full(255, "inotify_rm_watch", &[Fd, Int], rm_watch),
     Entry::full(294, "inotify_init1", &[Hex], |c, &[flags, ..]| make(c, low32(flags))),
-    Entry {
-        number: 300,
-        name: "fanotify_init",
-        args: &[Hex, Hex],
-        support: NO_FANOTIFY,
-        handler: |_, _| Err(Errno::ENOSYS),
-    },
-    Entry {
-        number: 301,
-        name: "fanotify_mark",
-        args: &[Fd, Hex, Hex, DirFd, Path],
-        support: NO_FANOTIFY,
-        handler: |_, _| Err(Errno::ENOSYS),
-    },
 ];
 
 fn make(c: &mut Context<'_>, flags: u32) -> SysResult {

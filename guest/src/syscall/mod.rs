@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 pub mod aio;
 pub mod copy;
 pub mod event;
+pub mod fanotify;
 pub mod fd;
 pub mod file;
 pub mod futex;
@@ -35,6 +36,7 @@ pub mod sched;
 pub mod signal;
 pub mod splice;
 pub mod time;
+pub mod userfault;
 
 /// A handler. It may return `Outcome::Block` and is then called again with the same arguments.
 pub type Handler = fn(&mut Context<'_>, &[u64; 6]) -> SysResult;
@@ -132,6 +134,7 @@ const FAMILIES: &[&[Entry]] = &[
     aio::TABLE,
     copy::TABLE,
     event::TABLE,
+    fanotify::TABLE,
     fd::TABLE,
     file::TABLE,
     futex::TABLE,
@@ -150,6 +153,7 @@ const FAMILIES: &[&[Entry]] = &[
     signal::TABLE,
     splice::TABLE,
     time::TABLE,
+    userfault::TABLE,
 ];
 
 /// All entries in the order of their numbers.

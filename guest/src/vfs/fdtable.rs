@@ -186,6 +186,8 @@ impl Kernel {
             }
             FileKind::TimerFd(id) => self.timerfd_close(id),
             FileKind::Inotify(id) => self.inotify_close(id),
+            FileKind::Fanotify(id) => self.fanotify_close(id),
+            FileKind::Userfault(id) => self.userfault_close(id),
             FileKind::SignalFd(id) => {
                 self.objects.signalfds.remove(id);
             }

@@ -92,7 +92,7 @@ impl Kernel {
         }
         self.wake(WaitKey::Object(object));
         self.inode_open_count(inode, 1);
-        self.notify_both(inode, linux_raw_sys::general::IN_OPEN);
+        self.notify_open(inode, linux_raw_sys::general::IN_OPEN);
         let kind = FileKind::Pipe { pipe: id, write: writes, inode: Some(inode) };
         let file = OpenFile { kind, flags: flags & !super::tree::OPEN_ONLY, pos, refs: 1 };
         Ok(Outcome::Return(self.files.insert(file)))

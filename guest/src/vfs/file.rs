@@ -52,6 +52,8 @@ pub struct Files {
     pub signalfds: Store<super::signalfd::SignalFd>,
     /// inotify(7).
     pub watches: super::inotify::Watches,
+    /// userfaultfd(2).
+    pub userfaults: crate::mm::userfault::Userfaults,
     /// Processes.
     pub pidfds: Store<super::pidfd::PidFd>,
     /// Terminals.
@@ -115,6 +117,8 @@ impl Kernel {
             Some(FileKind::HostStream(id)) => format!("host:[{id}]").into_bytes(),
             Some(FileKind::TimerFd(_)) => b"anon_inode:[timerfd]".to_vec(),
             Some(FileKind::Inotify(_)) => b"anon_inode:inotify".to_vec(),
+            Some(FileKind::Fanotify(_)) => b"anon_inode:[fanotify]".to_vec(),
+            Some(FileKind::Userfault(_)) => b"anon_inode:[userfaultfd]".to_vec(),
             Some(FileKind::SignalFd(_)) => b"anon_inode:[signalfd]".to_vec(),
             Some(FileKind::PidFd(_)) => b"anon_inode:[pidfd]".to_vec(),
             Some(FileKind::Mqueue(id)) => {
@@ -160,6 +164,8 @@ impl Kernel {
             | FileKind::Socket(_)
             | FileKind::SignalFd(_)
             | FileKind::Inotify(_)
+            | FileKind::Fanotify(_)
+            | FileKind::Userfault(_)
             | FileKind::PidFd(_)
             | FileKind::Tty(_) => Err(Errno::EINVAL),
             FileKind::Mqueue(id) => {
@@ -232,6 +238,8 @@ impl Kernel {
             | FileKind::Socket(_)
             | FileKind::TimerFd(_)
             | FileKind::Inotify(_)
+            | FileKind::Fanotify(_)
+            | FileKind::Userfault(_)
             | FileKind::SignalFd(_)
             | FileKind::PidFd(_)
             | FileKind::Mqueue(_) => {
@@ -333,6 +341,12 @@ impl Kernel {
         }
         if let FileKind::Inotify(id) = f.kind {
             return self.inotify_read(tid, &f, id, iovecs);
+        }
+        if let FileKind::Fanotify(id) = f.kind {
+            return self.fanotify_read(tid, &f, id, iovecs);
+        }
+        if let FileKind::Userfault(id) = f.kind {
+            return self.userfault_read(tid, &f, id, iovecs);
         }
         if let FileKind::SignalFd(id) = f.kind {
             return self.signalfd_read(tid, &f, id, iovecs);
@@ -556,6 +570,8 @@ impl Kernel {
             | FileKind::Epoll(_)
             | FileKind::TimerFd(_)
             | FileKind::Inotify(_)
+            | FileKind::Fanotify(_)
+            | FileKind::Userfault(_)
             | FileKind::SignalFd(_)
             | FileKind::PidFd(_) => Ok(anon),
             FileKind::HostStream(id) => self.objects.streams.get(id).ok_or(Errno::EBADF)?.stat(),

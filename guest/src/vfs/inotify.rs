@@ -1,6 +1,7 @@
 //! inotify(7): queues of events about inodes of the tree. The operations of the tree call `Kernel::notify_inode` and its relatives; without
 //! a watch anywhere these return at once.
 
+use super::fanotify::Happened;
 use super::{FileKind, InodeId, OpenFile};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -89,6 +90,10 @@ pub struct Watches {
     by_inode: BTreeMap<InodeId, BTreeMap<u64, i32>>,
     /// Who is told by a signal.
     pub dnotify: super::dnotify::Dnotify,
+    /// Groups of fanotify(7).
+    pub fanotify: super::fanotify::Fanotify,
+    /// The task that does what is told of.
+    pub actor: Tid,
     bytes: usize,
     cookie: u32,
 }
@@ -96,12 +101,12 @@ pub struct Watches {
 impl Watches {
     /// Whether somebody watches an inode.
     pub fn has(&self, inode: InodeId) -> bool {
-        self.by_inode.contains_key(&inode) || self.dnotify.has(inode)
+        self.by_inode.contains_key(&inode) || self.dnotify.has(inode) || self.fanotify.has(inode)
     }
 
     /// Whether nobody watches anything.
     fn is_idle(&self) -> bool {
-        self.by_inode.is_empty() && self.dnotify.is_idle()
+        self.by_inode.is_empty() && self.dnotify.is_idle() && self.fanotify.is_idle()
     }
 
     fn push(&mut self, id: u64, event: Event) -> Option<u64> {
@@ -224,8 +229,28 @@ impl Kernel {
         if moved < bytes.len() { Err(Errno::EFAULT) } else { Ok(Outcome::Return(u64_of(moved))) }
     }
 
-    /// An event about an inode for who watches it; `name` is that of an entry when it is about one.
-    pub(crate) fn notify_inode(&mut self, inode: InodeId, mask: u32, name: &[u8], cookie: u32) {
+    /// An event about an inode alone.
+    pub(crate) fn notify_inode(&mut self, inode: InodeId, mask: u32) {
+        if self.objects.watches.is_idle() {
+            return;
+        }
+        let of_dir = self.vfs.inode(inode).is_ok_and(super::inode::Inode::is_dir);
+        let told = mask | if of_dir { g::IN_ISDIR } else { 0 };
+        self.fan_event(&Happened { mask: told, inode: Some(inode), parent: None, opened: false });
+        self.tell(inode, mask, b"", 0);
+    }
+
+    /// The directory that an inode is in, and its name there; nothing for what has none.
+    fn parent_of(&self, inode: InodeId) -> Option<(InodeId, Vec<u8>)> {
+        let node = self.vfs.inode(inode).ok()?;
+        let (parent, name) = (node.parent, &node.name);
+        let named =
+            !name.is_empty() && parent != inode && node.seals.is_none() && !name.starts_with(b"#tmpfile");
+        named.then(|| (parent, name.clone()))
+    }
+
+    /// Tells who watches an inode; `name` is that of an entry when the event is about one.
+    fn tell(&mut self, inode: InodeId, mask: u32, name: &[u8], cookie: u32) {
         self.dnotify_event(inode, mask, !name.is_empty());
         let Some(watchers) = self.objects.watches.by_inode.get(&inode) else { return };
         let mut wake = Vec::new();
@@ -248,18 +273,29 @@ impl Kernel {
 
     /// An event about an inode, for who watches it and for who watches the directory that it is in.
     pub(crate) fn notify_both(&mut self, inode: InodeId, mask: u32) {
+        self.notify_of(inode, mask, false);
+    }
+
+    /// As [`Kernel::notify_both`], of what is done to an open file.
+    pub(crate) fn notify_open(&mut self, inode: InodeId, mask: u32) {
+        self.notify_of(inode, mask, true);
+    }
+
+    fn notify_of(&mut self, inode: InodeId, mask: u32, opened: bool) {
         if self.objects.watches.is_idle() {
             return;
         }
         let Ok(node) = self.vfs.inode(inode) else { return };
         let mask = if node.is_dir() { mask | g::IN_ISDIR } else { mask };
-        let (parent, name, gone) = (node.parent, node.name.clone(), node.stat.nlink == 0);
-        let named =
-            !name.is_empty() && parent != inode && node.seals.is_none() && !name.starts_with(b"#tmpfile");
-        if named && !(gone && self.excludes_unlinked(parent)) {
-            self.notify_inode(parent, mask, &name, 0);
+        let gone = node.stat.nlink == 0;
+        let parent = self.parent_of(inode);
+        self.fan_event(&Happened { mask, inode: Some(inode), parent: parent.clone(), opened });
+        if let Some((parent, name)) = parent
+            && !(gone && self.excludes_unlinked(parent))
+        {
+            self.tell(parent, mask, &name, 0);
         }
-        self.notify_inode(inode, mask, b"", 0);
+        self.tell(inode, mask, b"", 0);
     }
 
     fn excludes_unlinked(&self, dir: InodeId) -> bool {
@@ -274,17 +310,26 @@ impl Kernel {
 
     /// An event about an open file.
     pub(crate) fn notify_file(&mut self, f: &OpenFile, mask: u32) {
-        if self.objects.watches.is_idle() || f.flags & super::file::O_PATH != 0 {
+        if self.objects.watches.is_idle() || f.flags & (super::file::O_PATH | super::fanotify::QUIET) != 0 {
             return;
         }
         if let Some(inode) = f.kind.inode() {
-            self.notify_both(inode, mask);
+            self.notify_open(inode, mask);
         }
     }
 
     /// An event about a name in a directory.
     pub(crate) fn notify_name(&mut self, dir: InodeId, name: &[u8], is_dir: bool, mask: u32) {
-        self.notify_inode(dir, mask | if is_dir { g::IN_ISDIR } else { 0 }, name, 0);
+        let mask = mask | if is_dir { g::IN_ISDIR } else { 0 };
+        self.fan_name(dir, name, mask);
+        self.tell(dir, mask, name, 0);
+    }
+
+    fn fan_name(&mut self, dir: InodeId, name: &[u8], mask: u32) {
+        if !self.objects.watches.fanotify.is_idle() {
+            let parent = Some((dir, name.to_vec()));
+            self.fan_event(&Happened { mask, inode: None, parent, opened: false });
+        }
     }
 
     /// A name moved.
@@ -301,8 +346,10 @@ impl Kernel {
             if self.vfs.inode(moved).is_ok_and(super::inode::Inode::is_dir) { g::IN_ISDIR } else { 0 };
         self.objects.watches.cookie = self.objects.watches.cookie.wrapping_add(1).max(1);
         let cookie = self.objects.watches.cookie;
-        self.notify_inode(from, g::IN_MOVED_FROM | is_dir, old, cookie);
-        self.notify_inode(to, g::IN_MOVED_TO | is_dir, new, cookie);
+        self.fan_name(from, old, g::IN_MOVED_FROM | is_dir);
+        self.fan_name(to, new, g::IN_MOVED_TO | is_dir);
+        self.tell(from, g::IN_MOVED_FROM | is_dir, old, cookie);
+        self.tell(to, g::IN_MOVED_TO | is_dir, new, cookie);
         if from == to {
             self.dnotify_event(from, super::dnotify::RENAMED | is_dir, true);
         }
@@ -310,8 +357,9 @@ impl Kernel {
 
     /// An inode without names and users goes away, and its watches with it.
     pub(crate) fn notify_gone(&mut self, inode: InodeId) {
-        self.notify_inode(inode, g::IN_DELETE_SELF, b"", 0);
+        self.notify_inode(inode, g::IN_DELETE_SELF);
         self.notify_ignored(inode);
+        self.fan_gone(inode);
     }
 
     /// Ends all watches of an inode.

@@ -13,6 +13,7 @@ pub mod device;
 pub mod dnotify;
 pub mod eventfd;
 mod evict;
+pub mod fanotify;
 pub mod fdtable;
 mod fifo;
 pub mod file;
@@ -95,6 +96,10 @@ pub enum FileKind {
     SignalFd(u64),
     /// A queue of inotify(7) (a key of `Watches::queues`).
     Inotify(u64),
+    /// A group of fanotify(7) (a key of `Fanotify::groups`).
+    Fanotify(u64),
+    /// Missing pages (a key of `Userfaults::all`).
+    Userfault(u64),
     /// A process (a key of `Files::pidfds`).
     PidFd(u64),
     /// One end of a terminal (a key of `Ttys::all`).

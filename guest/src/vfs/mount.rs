@@ -357,7 +357,7 @@ impl Kernel {
         }
         for id in &mine {
             if self.objects.watches.has(*id) {
-                self.notify_inode(*id, g::IN_UNMOUNT, b"", 0);
+                self.notify_inode(*id, g::IN_UNMOUNT);
                 self.notify_ignored(*id);
             }
             // What is still open lives until it is closed.

@@ -208,7 +208,7 @@ impl Kernel {
         }
         self.vfs.dir_mut(walk.parent)?.remove(&walk.name);
         self.touch_dir(walk.parent, 0);
-        self.notify_inode(id, g::IN_ATTRIB, b"", 0);
+        self.notify_inode(id, g::IN_ATTRIB);
         self.unlink_inode(id)?;
         self.notify_name(walk.parent, &walk.name, false, g::IN_DELETE);
         Ok(())
@@ -309,7 +309,7 @@ impl Kernel {
         self.vfs.upper_count += u64::from(more);
         self.vfs.dir_mut(walk.parent)?.set(&walk.name, Target::Inode(inode));
         self.touch_dir(walk.parent, 0);
-        self.notify_inode(inode, g::IN_ATTRIB, b"", 0);
+        self.notify_inode(inode, g::IN_ATTRIB);
         self.notify_name(walk.parent, &walk.name, false, g::IN_CREATE);
         Ok(())
     }
@@ -390,18 +390,18 @@ impl Kernel {
         self.notify_move((from.parent, &from.name), (to.parent, &to.name), source);
         match to.inode {
             Some(target) if swap => {
-                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                self.notify_inode(source, g::IN_MOVE_SELF);
                 self.notify_move((to.parent, &to.name), (from.parent, &from.name), target);
-                self.notify_inode(target, g::IN_MOVE_SELF, b"", 0);
+                self.notify_inode(target, g::IN_MOVE_SELF);
                 Ok(())
             }
             Some(target) => {
-                self.notify_inode(target, g::IN_ATTRIB, b"", 0);
-                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                self.notify_inode(target, g::IN_ATTRIB);
+                self.notify_inode(source, g::IN_MOVE_SELF);
                 self.unlink_inode(target)
             }
             None => {
-                self.notify_inode(source, g::IN_MOVE_SELF, b"", 0);
+                self.notify_inode(source, g::IN_MOVE_SELF);
                 Ok(())
             }
         }

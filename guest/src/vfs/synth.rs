@@ -76,6 +76,7 @@ const FIXED: &[&str] = &[
     "proc/sys/vm/max_map_count",
     "proc/sys/vm/mmap_min_addr",
     "proc/sys/vm/overcommit_memory",
+    "proc/sys/vm/unprivileged_userfaultfd",
     "proc/sys/fs/",
     "proc/sys/fs/aio-max-nr",
     "proc/sys/fs/aio-nr",
@@ -84,6 +85,10 @@ const FIXED: &[&str] = &[
     "proc/sys/fs/file-nr",
     "proc/sys/fs/nr_open",
     "proc/sys/fs/pipe-max-size",
+    "proc/sys/fs/fanotify/",
+    "proc/sys/fs/fanotify/max_queued_events",
+    "proc/sys/fs/fanotify/max_user_groups",
+    "proc/sys/fs/fanotify/max_user_marks",
     "proc/sys/fs/inotify/",
     "proc/sys/fs/inotify/max_queued_events",
     "proc/sys/fs/inotify/max_user_instances",
@@ -495,6 +500,7 @@ impl Kernel {
             },
             ["proc", "sys", "kernel", "random", "boot_id"] => hex_id(self.vfs.boot_id),
             ["proc", "sys", "vm", "overcommit_memory"] => "1\n".into(),
+            ["proc", "sys", "vm", "unprivileged_userfaultfd"] => "0\n".into(),
             ["proc", "sys", "vm", "max_map_count"] => "65530\n".into(),
             ["proc", "sys", "vm", "mmap_min_addr"] => "65536\n".into(),
             ["proc", "sys", "fs", "aio-max-nr"] => format!("{}\n", crate::aio::MAX_REQUESTS),
@@ -506,6 +512,15 @@ impl Kernel {
             }
             ["proc", "sys", "fs", "nr_open"] => "1048576\n".into(),
             ["proc", "sys", "fs", "pipe-max-size"] => format!("{}\n", super::pipe::MAX_CAPACITY),
+            ["proc", "sys", "fs", "fanotify", "max_queued_events"] => {
+                format!("{}\n", super::fanotify::MAX_EVENTS)
+            }
+            ["proc", "sys", "fs", "fanotify", "max_user_groups"] => {
+                format!("{}\n", super::fanotify::MAX_GROUPS)
+            }
+            ["proc", "sys", "fs", "fanotify", "max_user_marks"] => {
+                format!("{}\n", super::fanotify::MAX_MARKS)
+            }
             ["proc", "sys", "fs", "inotify", "max_queued_events"] => "16384\n".into(),
             ["proc", "sys", "fs", "inotify", "max_user_instances"] => {
                 format!("{}\n", super::inotify::MAX_QUEUES)

@@ -347,8 +347,8 @@ impl Kernel {
         if kind != FileKind::Work {
             self.inode_open_count(id, 1);
         }
-        if flags & g::O_PATH == 0 {
-            self.notify_both(id, g::IN_OPEN);
+        if flags & (g::O_PATH | super::fanotify::QUIET) == 0 {
+            self.notify_open(id, g::IN_OPEN);
         }
         Ok(self.files.insert(OpenFile { kind, flags: flags & !OPEN_ONLY, pos: 0, refs: 1 }))
     }

@@ -144,6 +144,9 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             let end = c.k.tty_end(id)?;
             crate::tty::ioctl::ioctl(c, end, request, arg)
         }
+        request if let FileKind::Userfault(id) = f.kind => {
+            crate::syscall::userfault::ioctl(c, id, request, arg)
+        }
         request if let FileKind::Socket(id) = f.kind => {
             crate::syscall::net::ioctl::request(c, id, request, arg)
         }
@@ -155,6 +158,9 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
                 FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
                 FileKind::Inotify(id) => c.k.objects.watches.queues.get(id).map_or(0, |q| q.pending()),
+                FileKind::Fanotify(id) => {
+                    c.k.objects.watches.fanotify.groups.get(id).map_or(0, |q| q.pending())
+                }
                 _ => return Err(Errno::ENOTTY),
             };
             c.k.put_u32(c.tid, arg, low32(n))?;

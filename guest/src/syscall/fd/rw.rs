@@ -192,6 +192,8 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
             | FileKind::TimerFd(_)
             | FileKind::SignalFd(_)
             | FileKind::Inotify(_)
+            | FileKind::Fanotify(_)
+            | FileKind::Userfault(_)
     ) {
         return ret(0);
     }

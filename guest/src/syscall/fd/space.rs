@@ -112,6 +112,6 @@ pub(super) fn fallocate(c: &mut Context<'_>, &[fd, mode, offset, len, ..]: &[u64
         }
     }
     c.k.contents_changed(c.tid, inode);
-    c.k.notify_both(inode, IN_MODIFY);
+    c.k.notify_open(inode, IN_MODIFY);
     ret(0)
 }

@@ -47,10 +47,12 @@ fn listing(c: &mut Context<'_>, a: &[u64; 6], encode: fn(&DirLine) -> Vec<u8>) -
         return Err(Errno::EBADF);
     }
     let FileKind::Inode(inode) = open.kind else { return Err(Errno::ENOTDIR) };
-    let pos = open.pos;
+    let (pos, quiet) = (open.pos, open.flags & crate::vfs::fanotify::QUIET != 0);
     let room = us(u64::from(low32(size)).min(MAX_LISTING));
     let lines = c.k.inode_readdir(inode, pos, room / 24 + 1)?;
-    c.k.notify_both(inode, g::IN_ACCESS);
+    if !quiet {
+        c.k.notify_open(inode, g::IN_ACCESS);
+    }
     let (mut out, mut next) = (Vec::new(), pos);
     let any = !lines.is_empty();
     for line in lines {

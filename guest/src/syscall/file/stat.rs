@@ -207,13 +207,14 @@ fn put_statfs(c: &mut Context<'_>, inode: Option<InodeId>, out: u64) -> SysResul
         None => None,
     };
     let mount = fs.and_then(|fs| c.k.vfs.mounts.of(fs));
+    let fsid = inode.map_or(0, |id| c.k.fs_id(id));
     let flags = 0x20 | u64::from(mount.is_some_and(|m| m.flags & 1 != 0));
     if let Some([magic, size, blocks, free, available, files, free_files]) =
         fs.and_then(|fs| c.k.live_statfs(fs))
     {
         let mut b = Bytes::default();
         b.u64(magic).u64(size).u64(blocks).u64(free).u64(available).u64(files).u64(free_files);
-        b.u64(0).u64(255).u64(size).u64(flags);
+        b.u64(fsid).u64(255).u64(size).u64(flags);
         b.0.resize(120, 0);
         c.k.copy_out(c.tid, out, &b.0)?;
         return Ok(Outcome::Return(0));
@@ -243,7 +244,7 @@ fn put_statfs(c: &mut Context<'_>, inode: Option<InodeId>, out: u64) -> SysResul
     let mut b = Bytes::default();
     b.u64(u64::from(magic)).u64(4096).u64(blocks).u64(free).u64(free);
     b.u64(all_files).u64(free_files);
-    b.u64(0).u64(255).u64(4096).u64(flags | if magic == g::TMPFS_MAGIC { 0 } else { 0x1000 });
+    b.u64(fsid).u64(255).u64(4096).u64(flags | if magic == g::TMPFS_MAGIC { 0 } else { 0x1000 });
     b.0.resize(120, 0);
     c.k.copy_out(c.tid, out, &b.0)?;
     Ok(Outcome::Return(0))
