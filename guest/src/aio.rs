@@ -111,7 +111,8 @@ impl Kernel {
         let requests = u64::from(requests);
         let mm = self.task(tid).ok_or(Errno::EFAULT)?.mm;
         let events = requests.max(u64_of(self.limits.cpus) * 4) * 2;
-        if events > MOST_EVENTS {
+        // Linux doubles in 32 bits.
+        if events & 0xffff_ffff > MOST_EVENTS {
             return Err(Errno::EINVAL);
         }
         if requests > MAX_REQUESTS.saturating_sub(self.aio.requests) {
@@ -441,6 +442,7 @@ mod tests {
     fn requests_are_limited_and_an_address_space_takes_its_contexts_along() {
         let mut k = kernel();
         assert_eq!(k.aio_setup(1, u32::MAX), Err(Errno::EINVAL));
+        assert_eq!(k.aio_setup(1, 1 << 31), Err(Errno::EAGAIN));
         assert_eq!(k.aio_setup(1, 65537), Err(Errno::EAGAIN));
         let all = k.aio_setup(1, 65536).unwrap();
         assert_eq!(k.aio_setup(1, 1), Err(Errno::EAGAIN));
