@@ -50,7 +50,11 @@ impl Kernel {
         let space = self.space(mm)?;
         let mut todo: Vec<(Va, Va, Va, Vma)> = Vec::new();
         for (s, e, key) in space.mm.vmas_in(start, end) {
-            if let Some(vma) = space.mm.vmas.get(&key).filter(|v| !v.prot.is_empty() && !v.is_kernel() && v.userfault.is_none())
+            if let Some(vma) = space
+                .mm
+                .vmas
+                .get(&key)
+                .filter(|v| !v.prot.is_empty() && !v.is_kernel() && v.userfault.is_none())
             {
                 todo.extend(space.mm.holes(s, e).into_iter().map(|(a, b)| (a, b, key, vma.clone())));
             }

@@ -245,15 +245,14 @@ impl Kernel {
                 self.file_ref(file);
             }
         }
-        let vma =
-            Vma {
-                end,
-                prot: request.prot,
-                may: request.may,
-                flags: request.flags,
-                backing: request.backing,
-                userfault: None,
-            };
+        let vma = Vma {
+            end,
+            prot: request.prot,
+            may: request.may,
+            flags: request.flags,
+            backing: request.backing,
+            userfault: None,
+        };
         let kernel = vma.is_kernel();
         if let Some(m) = self.mms.get_mut(mm) {
             m.insert(start, vma);

@@ -248,7 +248,8 @@ impl Kernel {
     /// Whether a call reads from a file that gives away what it has before it is known to arrive.
     fn takes_first(&self, tid: Tid, call: &Call) -> bool {
         let [fd, ..] = call.args;
-        let kind = self.file_of(tid, crate::num::int(fd)).ok().and_then(|f| self.files.get(f)).map(|f| &f.kind);
+        let kind =
+            self.file_of(tid, crate::num::int(fd)).ok().and_then(|f| self.files.get(f)).map(|f| &f.kind);
         let takes = matches!(
             kind,
             Some(
@@ -331,7 +332,9 @@ impl Kernel {
         let mm = self.objects.userfaults.all.get(id).ok_or(Errno::EBADF)?.mm;
         let m = self.mms.get_mut(mm).ok_or(Errno::ENOMEM)?;
         let parts = m.vmas_in(start, end);
-        let fits = |key: &Va| m.vmas.get(key).is_some_and(|v| v.is_private_anon() && v.userfault.is_none_or(|o| o == id));
+        let fits = |key: &Va| {
+            m.vmas.get(key).is_some_and(|v| v.is_private_anon() && v.userfault.is_none_or(|o| o == id))
+        };
         if parts.is_empty() || !parts.iter().all(|(_, _, key)| fits(key)) {
             return Err(Errno::EINVAL);
         }

@@ -3,11 +3,11 @@
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32};
-use crate::vfs::file::{O_NONBLOCK, O_PATH};
 use crate::vfs::fanotify::{
     DIRENT, EVENTS, Mark, Marked, ON_CHILD, ONDIR, OPENED, REPORT_DIR_FID, REPORT_FID, REPORT_NAME,
     REPORT_TARGET_FID, REPORT_TID,
 };
+use crate::vfs::file::{O_NONBLOCK, O_PATH};
 use crate::vfs::path::MAY_READ;
 use crate::vfs::{FileKind, InodeId};
 use crate::wait::SysResult;
@@ -65,7 +65,9 @@ fn init(c: &mut Context<'_>, &[flags, event_flags, ..]: &[u64; 6]) -> SysResult 
     let fid = flags & FID_FLAGS;
     let root = c.k.creds_of(c.tid).euid == 0;
     // Without CAP_SYS_ADMIN: identities instead of files, and nothing without limit.
-    if !root && (flags & !(3 | FID_FLAGS | REPORT_TARGET_FID) != 0 || fid & (REPORT_FID | REPORT_DIR_FID) == 0) {
+    if !root
+        && (flags & !(3 | FID_FLAGS | REPORT_TARGET_FID) != 0 || fid & (REPORT_FID | REPORT_DIR_FID) == 0)
+    {
         return Err(Errno::EPERM);
     }
     if flags & !INIT_FLAGS != 0 || flags & (REPORT_PIDFD | REPORT_TID) == REPORT_PIDFD | REPORT_TID {
@@ -85,7 +87,11 @@ fn init(c: &mut Context<'_>, &[flags, event_flags, ..]: &[u64; 6]) -> SysResult 
         return Err(Errno::EINVAL);
     }
     if flags & (REPORT_PIDFD | REPORT_TARGET_FID) != 0 {
-        return Err(c.refuse("flags", &[u64::from(flags & (REPORT_PIDFD | REPORT_TARGET_FID))], Errno::EINVAL));
+        return Err(c.refuse(
+            "flags",
+            &[u64::from(flags & (REPORT_PIDFD | REPORT_TARGET_FID))],
+            Errno::EINVAL,
+        ));
     }
     let file = c.k.fanotify_open(flags, event_flags)?;
     ret(u64::from(c.k.install_fd(c.tid, file, flags & 1 != 0)?))

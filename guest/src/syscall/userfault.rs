@@ -44,7 +44,12 @@ fn userfaultfd(c: &mut Context<'_>, &[flags, ..]: &[u64; 6]) -> SysResult {
 /// A range as the ioctls take it: its end. EINVAL.
 fn range(start: u64, len: u64) -> Result<u64, Errno> {
     let aligned = (start | len).is_multiple_of(PAGE_SIZE);
-    if !aligned || len == 0 || start < crate::mm::vma::MMAP_MIN_ADDR || start >= TASK_SIZE || len > TASK_SIZE - start {
+    if !aligned
+        || len == 0
+        || start < crate::mm::vma::MMAP_MIN_ADDR
+        || start >= TASK_SIZE
+        || len > TASK_SIZE - start
+    {
         return Err(Errno::EINVAL);
     }
     Ok(start + len)

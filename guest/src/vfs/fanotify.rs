@@ -350,7 +350,8 @@ impl Kernel {
                 continue;
             }
             let flags = if mark.strict { mark.ignored } else { mark.mask };
-            let counts = (!of_dir || !mark.strict || flags & ONDIR != 0) && (!is_parent || flags & ON_CHILD != 0);
+            let counts =
+                (!of_dir || !mark.strict || flags & ONDIR != 0) && (!is_parent || flags & ON_CHILD != 0);
             if counts {
                 ignored |= mark.ignored & EVENTS;
             }
@@ -573,7 +574,13 @@ mod tests {
         for n in 0..2 * MAX_EVENTS {
             // Each by another process, so that none are joined.
             k.objects.watches.actor = u32::try_from(n).unwrap();
-            let key = Key { inode: Some(root), parent: None, fs: 1, of_dir: false, pid: 5 + u32::try_from(n).unwrap() };
+            let key = Key {
+                inode: Some(root),
+                parent: None,
+                fs: 1,
+                of_dir: false,
+                pid: 5 + u32::try_from(n).unwrap(),
+            };
             k.fan_push(id, g::IN_OPEN, key);
         }
         let g = k.objects.watches.fanotify.groups.get(id).unwrap();
