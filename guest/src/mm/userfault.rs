@@ -171,7 +171,7 @@ impl Kernel {
         let Some(u) = self.objects.userfaults.all.get_mut(id) else { return };
         let (waits, mut woken) = (u.waits, Vec::new());
         u.waiting.retain(|tid, w| {
-            let stays = w.va < start || w.va >= end;
+            let stays = !(start..end).contains(&w.va);
             if !stays {
                 woken.push(*tid);
             }

@@ -46,8 +46,7 @@ fn range(start: u64, len: u64) -> Result<u64, Errno> {
     let aligned = (start | len).is_multiple_of(PAGE_SIZE);
     if !aligned
         || len == 0
-        || start < crate::mm::vma::MMAP_MIN_ADDR
-        || start >= TASK_SIZE
+        || !(crate::mm::vma::MMAP_MIN_ADDR..TASK_SIZE).contains(&start)
         || len > TASK_SIZE - start
     {
         return Err(Errno::EINVAL);
