@@ -43,7 +43,7 @@ fn compile(family: &str, into: &Path) -> PathBuf {
         .args(["-O1", "-g", "-Wall", "-o"])
         .arg(&program)
         .arg(&source)
-        .args(["-pthread", "-lm"])
+        .args(["-pthread", "-lm", "-lutil"])
         .output();
     let done = done.expect("cannot start cc: install gcc and libc6-dev");
     assert!(done.status.success(), "{family}.c does not compile:\n{}", String::from_utf8_lossy(&done.stderr));
@@ -150,7 +150,12 @@ fn mounts() {
 
 #[test]
 fn pipes() {
-    family("pipes", 43, &[]);
+    family("pipes", 500, &[]);
+}
+
+#[test]
+fn poll() {
+    family("poll", 700, &[]);
 }
 
 #[test]
@@ -165,7 +170,7 @@ fn remote() {
 
 #[test]
 fn unix_sockets() {
-    family("unix_sockets", 603, &[]);
+    family("unix_sockets", 735, &[]);
 }
 
 #[test]
@@ -180,7 +185,7 @@ fn epoll() {
 
 #[test]
 fn sysv_ipc() {
-    family("sysv_ipc", 340, &[]);
+    family("sysv_ipc", 355, &[]);
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn handles() {
 
 #[test]
 fn udp() {
-    family("udp", 303, &[]);
+    family("udp", 695, &[]);
 }
 
 #[test]
@@ -220,7 +225,7 @@ fn netlink() {
 
 #[test]
 fn memory() {
-    family("memory", 360, &["--memory", "3g"]);
+    family("memory", 470, &["--memory", "3g"]);
 }
 
 #[test]

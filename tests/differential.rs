@@ -39,6 +39,8 @@ struct Bench {
 /// A known difference: a call, and what its lines have in them on the host and in the sandbox.
 struct Known {
     call: String,
+    /// A call that the program has made before it.
+    after: Option<String>,
     host: String,
     guest: String,
 }
@@ -50,7 +52,11 @@ fn known() -> Vec<Known> {
     lines
         .map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
             [call, host, guest, reason] if !reason.is_empty() => {
-                Known { call: call.to_owned(), host: host.to_owned(), guest: guest.to_owned() }
+                let (call, after) = match call.split_once(" after ") {
+                    Some((call, after)) => (call, Some(after.to_owned())),
+                    None => (call, None),
+                };
+                Known { call: call.to_owned(), after, host: host.to_owned(), guest: guest.to_owned() }
             }
             _ => panic!("known.txt: `{line}` is not call, host, sandbox and reason with tabs between"),
         })
@@ -136,13 +142,14 @@ impl Bench {
     fn compare(&self, programs: &[Program], lacks: &mut BTreeSet<String>) -> Vec<Option<Difference>> {
         let host = self.run(programs, false);
         let guest = self.run(programs, true);
-        let of = |(i, h): (usize, &Vec<String>)| self.difference(h, guest.get(i)?, lacks);
+        let of = |(i, h): (usize, &Vec<String>)| self.difference(&programs[i], h, guest.get(i)?, lacks);
         host.iter().enumerate().map(of).collect()
     }
 
     /// Where two outputs of a program part.
     fn difference(
         &self,
+        program: &Program,
         host: &[String],
         guest: &[String],
         lacks: &mut BTreeSet<String>,
@@ -158,7 +165,16 @@ impl Bench {
                 continue;
             }
             let call = h.split(' ').nth(1).unwrap_or_default();
-            if self.known.iter().any(|k| k.call == call && h.contains(&k.host) && g.contains(&k.guest)) {
+            let at = h.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            let before =
+                |name: &String| program.iter().take(at).any(|line| line.split(' ').next() == Some(name));
+            let same = |k: &Known| {
+                k.call == call
+                    && h.contains(&k.host)
+                    && g.contains(&k.guest)
+                    && k.after.as_ref().is_none_or(before)
+            };
+            if self.known.iter().any(same) {
                 return None;
             }
             if g.contains("errno 38") && !h.contains("errno 38") {

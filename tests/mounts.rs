@@ -155,3 +155,62 @@ fn wrong_mounts_are_named_before_anything_runs() {
         assert!(outcome.stderr.contains(word), "{options:?}: {}", outcome.stderr);
     }
 }
+
+/// Writable shared mappings of files of a mounted directory were ENODEV: SQLite's write-ahead log, LMDB and the like could not work there.
+#[test]
+fn shared_mappings_write_to_the_files_of_the_host() {
+    let dir = fresh_dir("mount");
+    std::fs::write(dir.path().join("f"), vec![b'a'; 10_000]).unwrap();
+    let volume = format!("{}:/data", dir.path().display());
+    let script = "import mmap, os, signal, sqlite3, sys\n\
+        f = os.open('/data/f', os.O_RDWR)\n\
+        m = mmap.mmap(f, 10000); m[5000:5005] = b'hello'\n\
+        print(os.pread(f, 7, 4999))\n\
+        os.pwrite(f, b'other', 9000); print(m[9000:9006])\n\
+        second = mmap.mmap(os.open('/data/f', os.O_RDWR), 10000); second[0] = 90; print(m[0])\n\
+        if os.fork() == 0:\n\
+        \x20   m[1] = 91; os._exit(0)\n\
+        os.wait(); print(second[1]); m.flush()\n\
+        os.ftruncate(f, 20000); more = mmap.mmap(f, 20000); more[19999] = 33; print(os.pread(f, 1, 19999), more[1])\n\
+        os.ftruncate(f, 4096)\n\
+        if os.fork() == 0:\n\
+        \x20   more[8000]; os._exit(0)\n\
+        print(os.wait()[1] & 127)\n\
+        os.ftruncate(f, 20000); print(more[8000], more[1])\n\
+        try: mmap.mmap(os.open('/data/f', os.O_RDONLY), 4096)\n\
+        except PermissionError as e: print(e.errno)\n\
+        db = sqlite3.connect('/data/db'); print(db.execute('pragma journal_mode=wal').fetchone())\n\
+        db.execute('create table t(x)'); db.execute('insert into t values (7)'); db.commit()\n\
+        print(sqlite3.connect('/data/db').execute('select x from t').fetchone(), sorted(os.listdir('/data')))";
+    let outcome = guest(&["-v", &volume], "/usr/bin/python3".as_ref(), &["-c", script], b"");
+    assert_eq!(
+        outcome.text(),
+        "b'ahelloa'\nb'othera'\n90\n91\nb'!' 91\n7\n0 91\n13\n('wal',)\n(7,) ['db', 'db-shm', 'db-wal', 'f']\n",
+        "{}",
+        outcome.stderr
+    );
+    let now = std::fs::read(dir.path().join("f")).unwrap();
+    assert_eq!((now.len(), &now[..3]), (20_000, &b"Z[a"[..]));
+}
+
+#[test]
+fn a_file_of_the_host_that_is_open_outlives_a_lazy_unmount() {
+    let dir = fresh_dir("mount");
+    std::fs::write(dir.path().join("f"), "begun").unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    let volume = format!("{}:/data", dir.path().display());
+    let script = "import ctypes, os\n\
+        f = os.open('/data/f', os.O_RDWR | os.O_APPEND); d = os.open('/data/d', os.O_RDONLY); os.chdir('/data')\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        print(libc.umount2(b'/data', 0), ctypes.get_errno(), libc.umount2(b'/data', 2))\n\
+        print(os.listdir('/data'), '/data' in open('/proc/mounts').read())\n\
+        os.write(f, b' and gone on'); open('beside', 'w').write('made later'); os.mkdir('made', dir_fd=d)\n\
+        print(os.pread(f, 99, 0), sorted(os.listdir('.')), os.fstat(f).st_size)\n\
+        os.ftruncate(f, 8); os.close(f); os.chdir('/'); os.close(d)";
+    let outcome = guest(&["-v", &volume], "/usr/bin/python3".as_ref(), &["-c", script], b"");
+    let expected = "-1 16 0\n[] False\nb'begun and gone on' ['beside', 'd', 'f'] 17\n";
+    assert_eq!(outcome.text(), expected, "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "begun an");
+    assert_eq!(std::fs::read_to_string(dir.path().join("beside")).unwrap(), "made later");
+    assert!(dir.path().join("d/made").is_dir());
+}

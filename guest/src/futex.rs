@@ -5,9 +5,10 @@
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
-use crate::mm::VmFlags;
+use crate::mm::{Backing, VmFlags};
 use crate::platform::{Gpa, Va};
 use crate::task::Tid;
+use crate::vfs::InodeId;
 use crate::wait::Cause;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +35,8 @@ pub enum FutexKey {
     Unshared(u64, Va),
     /// A shared one in shared memory: its guest-physical address.
     Shared(Gpa),
+    /// A shared one in a file of the host, which every mapping has elsewhere: the inode and the offset in it.
+    File(InodeId, u64),
 }
 
 /// What a sleeper waits for besides a wake.
@@ -192,7 +195,14 @@ impl Kernel {
             return Ok(FutexKey::Private(mm, va));
         }
         let gpa = self.user_gpa(tid, va, false)?;
-        let vma = self.mms.get(mm).and_then(|m| m.find(va)).ok_or(Errno::EFAULT)?.1;
+        let (start, vma) = self.mms.get(mm).and_then(|m| m.find(va)).ok_or(Errno::EFAULT)?;
+        if let (true, Backing::File { file, offset }) =
+            (vma.flags.contains(VmFlags::SHARED), vma.backing_at(va - start))
+            && let Some(inode) = self.files.get(file).and_then(|f| f.kind.inode())
+            && self.is_live(inode)
+        {
+            return Ok(FutexKey::File(inode, offset));
+        }
         Ok(if vma.flags.contains(VmFlags::SHARED) {
             FutexKey::Shared(gpa)
         } else {

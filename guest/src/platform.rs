@@ -86,10 +86,17 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
     /// Makes a page-aligned range usable as guest memory: registers memory slots up to its end. Host pages are still
     /// allocated lazily.
     fn ensure(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError>;
-    /// Backs a page-aligned range privately (copy on write) with a host file from a page-aligned offset. Pages that
-    /// lie wholly beyond the end of the file must not be touched (the host would raise SIGBUS).
-    fn attach_file(&self, gpa: Gpa, len: u64, file: BorrowedFd<'_>, offset: u64)
-    -> Result<(), PlatformError>;
+    /// Backs a page-aligned range with a host file from a page-aligned offset: privately (copy on write), or `shared`, so that writes
+    /// reach the file, which is then open for reading and writing. Pages that lie wholly beyond the end of the file must not be
+    /// touched (the host would raise SIGBUS).
+    fn attach_file(
+        &self,
+        gpa: Gpa,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        shared: bool,
+    ) -> Result<(), PlatformError>;
     /// Undoes [`Platform::attach_file`]: the range is anonymous and zero again, and old translations to it are dead.
     fn detach_file(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError>;
     /// Drops the contents of an anonymous range: it reads as zeroes, uses no host memory, and no vCPU holds a

@@ -80,6 +80,8 @@ static void show_maps(const char *name, char *from, size_t pages) {
     show(name, "%ld mappings: %s", n, perms);
 }
 
+static void test_growth(void);
+
 static void test_protection(void) {
     static const struct {
         const char *name;
@@ -279,6 +281,90 @@ static void test_mmap(int file) {
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
     CHECK("growsdown", g == p + 15 * PAGE);
     munmap(g, PAGE);
+    test_growth();
+}
+
+// A mapping that grows down: to wherever it is touched, but for its limits and what lies below.
+static void test_growth(void) {
+    static const struct {
+        const char *name;
+        size_t wall;
+        int prot, flags;
+    } below[] = {{"nothing", 0, 0, 0},
+                 {"a wall in the gap", 200, PROT_READ, 0},
+                 {"a wall beyond the gap", 600, PROT_READ, 0},
+                 {"no access in the gap", 200, PROT_NONE, 0},
+                 {"another that grows", 200, PROT_READ | PROT_WRITE, MAP_GROWSDOWN}};
+    for (unsigned i = 0; i < sizeof below / sizeof *below; i++) {
+        const size_t room = 3000;
+        char *area = map(room, PROT_NONE, 0);
+        munmap(area, room * PAGE);
+        char *top = area + (room - 2) * PAGE;
+        char *g = mmap(top, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
+        if (below[i].wall)
+            mmap(top - below[i].wall * PAGE, PAGE, below[i].prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | below[i].flags, -1, 0);
+        show(CASE("%s: the mapping", below[i].name), "%s", probe(g, 'w'));
+        static const size_t steps[] = {1, 5, 100, 190, 300, 343, 344, 500, 590};
+        for (unsigned k = 0; k < sizeof steps / sizeof *steps; k++) {
+            show(CASE("%s: %zu pages down", below[i].name, steps[k]), "%s", probe(top - steps[k] * PAGE + 8, 'w'));
+            unsigned char in = 0;
+            show(CASE("%s: mapped %zu pages down", below[i].name, steps[k]), "%d", mincore(top - steps[k] * PAGE, PAGE, &in));
+        }
+        // The kernel's own accesses make it grow as well.
+        int p[2];
+        if (pipe(p) != 0)
+            return;
+        write(p[1], "kernel", 6);
+        RESULT(CASE("%s: read into what grows", below[i].name), read(p[0], top - 620 * PAGE, 6));
+        close(p[0]);
+        close(p[1]);
+        munmap(area, room * PAGE);
+    }
+    // RLIMIT_STACK bounds it.
+    struct rlimit old, small;
+    getrlimit(RLIMIT_STACK, &old);
+    small = (struct rlimit){64 * PAGE, old.rlim_max};
+    char *area = map(3000, PROT_NONE, 0);
+    munmap(area, 3000 * PAGE);
+    char *top = area + 2990 * PAGE;
+    mmap(top, 10 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
+    setrlimit(RLIMIT_STACK, &small);
+    static const size_t steps[] = {20, 54, 55, 200};
+    for (int i = 0; i < 4; i++)
+        show(CASE("limit of 64 pages: %zu down", steps[i]), "%s", probe(top - steps[i] * PAGE, 'w'));
+    setrlimit(RLIMIT_STACK, &old);
+    show("without the limit", "%s", probe(top - 200 * PAGE, 'w'));
+    // One that may only be read grows so, and shared ones do not exist.
+    RESULT("shared", (long)mmap(NULL, PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN, -1, 0));
+    mprotect(top - 200 * PAGE, 210 * PAGE, PROT_READ);
+    show("read only: read", "%s", probe(top - 210 * PAGE, 'r'));
+    show("read only: write", "%s", probe(top - 220 * PAGE, 'w'));
+    munmap(area, 3000 * PAGE);
+    // A child has its own.
+    area = map(3000, PROT_NONE, 0);
+    munmap(area, 3000 * PAGE);
+    top = area + 2990 * PAGE;
+    mmap(top, 10 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
+    top[-5000] = 3;
+    pid_t pid = fork();
+    if (pid == 0) {
+        top[-9000] = 4;
+        _exit(top[-5000] + top[-9000]);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    show("in a child", "%d", WEXITSTATUS(status));
+    unsigned char in;
+    RESULT("not in the parent", mincore(top - 3 * PAGE, PAGE, &in));
+    // Nothing is put into its gap unasked.
+    int close_by = 0;
+    for (int i = 0; i < 50; i++) {
+        char *q = mmap(top - PAGE * (1 + i * 5), PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        close_by += q < top && q >= top - 250 * PAGE;
+        munmap(q, PAGE);
+    }
+    show("hints in the gap", "%d", close_by);
+    munmap(area, 3000 * PAGE);
 }
 
 static void test_mremap(int file) {

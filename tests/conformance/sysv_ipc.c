@@ -1,5 +1,8 @@
 // System V shared memory, semaphores and message queues; POSIX message queues.
 #include "check.h"
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <linux/netlink.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <mqueue.h>
@@ -538,6 +541,10 @@ static void on_notify(int signal, siginfo_t *info, void *context) {
     notify_value = info->si_value.sival_int;
 }
 
+static volatile int in_thread_value;
+
+static void in_thread(union sigval v) { in_thread_value = v.sival_int; }
+
 static void mq_other(int unused) {
     (void)unused;
     char name[64];
@@ -674,6 +681,46 @@ static void test_mqueue(void) {
     show("mq not notified", "%d", notified);
     RESULT("mq_notify off", mq_notify(q, NULL));
     RESULT("mq_notify off again", mq_notify(q, NULL));
+    // By a thread: the C library makes one, which a netlink socket wakes.
+    while (mq_receive(q, b, 32, NULL) >= 0)
+        ;
+    struct sigevent thread = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = in_thread, .sigev_value.sival_int = 17};
+    RESULT("mq_notify by a thread", mq_notify(q, &thread));
+    RESULT("mq_notify by a thread again", mq_notify(q, &thread));
+    char shown[128] = "", *kind;
+    RESULT("mq text", pread(q, shown, 100, 0) > 0);
+    kind = strstr(shown, "NOTIFY:");
+    show("mq kind of notification", "%.9s", kind ? kind : "none");
+    mq_send(q, "t", 1, 0);
+    for (int i = 0; i < 500 && !in_thread_value; i++)
+        usleep(10000);
+    show("mq thread ran", "%d", in_thread_value);
+    while (mq_receive(q, b, 32, NULL) >= 0)
+        ;
+    RESULT("mq_notify by a thread, to be taken back", mq_notify(q, &thread));
+    RESULT("mq_notify taken back", mq_notify(q, NULL));
+    int n = socket(AF_NETLINK, SOCK_RAW, 0), other = socket(AF_UNIX, SOCK_STREAM, 0);
+    char cookie[32] = "thirty-one bytes of the caller ", got[64] = "";
+    struct sigevent raw = {.sigev_notify = SIGEV_THREAD, .sigev_signo = n, .sigev_value.sival_ptr = cookie};
+    RESULT("mq raw", syscall(SYS_mq_notify, q, &raw));
+    RESULT("mq raw: nothing yet", recv(n, got, 64, MSG_DONTWAIT));
+    mq_send(q, "r", 1, 0);
+    RESULT("mq raw: cookie", recv(n, got, 64, MSG_DONTWAIT));
+    show("mq raw: text and why", "%.31s %d", got, got[31]);
+    mq_receive(q, b, 32, NULL);
+    RESULT("mq raw again", syscall(SYS_mq_notify, q, &raw));
+    RESULT("mq raw off", syscall(SYS_mq_notify, q, NULL));
+    RESULT("mq raw: removed", recv(n, got, 64, MSG_DONTWAIT));
+    show("mq raw: why", "%d", got[31]);
+    raw.sigev_signo = other;
+    RESULT("mq raw: no netlink socket", syscall(SYS_mq_notify, q, &raw));
+    raw.sigev_signo = q;
+    RESULT("mq raw: no socket", syscall(SYS_mq_notify, q, &raw));
+    raw.sigev_signo = 999;
+    RESULT("mq raw: no descriptor", syscall(SYS_mq_notify, q, &raw));
+    raw.sigev_signo = n, raw.sigev_value.sival_ptr = (void *)8;
+    RESULT("mq raw: no cookie", syscall(SYS_mq_notify, q, &raw));
+    close(n), close(other);
     ev.sigev_signo = 99;
     RESULT("mq_notify bad signal", mq_notify(q, &ev));
     ev.sigev_notify = 77;

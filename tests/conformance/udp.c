@@ -1,5 +1,7 @@
 // UDP on the loopback interface: names, datagrams, connected sockets, errors, groups, broadcast, control messages, options.
 #include "net.h"
+#include <linux/errqueue.h>
+#include <netinet/udp.h>
 #include <netinet/udp.h>
 
 static int family = AF_INET;
@@ -337,6 +339,181 @@ static void dual(void) {
     close(t);
 }
 
+#ifndef SOL_UDPLITE
+#define SOL_UDPLITE 136
+#define UDPLITE_SEND_CSCOV 10
+#define UDPLITE_RECV_CSCOV 11
+#endif
+
+static address_t home(int v6, int port) { return v6 ? in6("::1", port) : in4("127.0.0.1", port); }
+
+static long send_bytes(int s, address_t to, const char *text) { return sendto(s, text, strlen(text), 0, &to.any, size_of(&to)); }
+
+// UDP-Lite: ports of its own, and checksums that cover a part (udplite(7)).
+static void lite(void) {
+    char buffer[64];
+    for (int v6 = 0; v6 < 2; v6++) {
+        int f = v6 ? AF_INET6 : AF_INET;
+        int a = socket(f, SOCK_DGRAM, IPPROTO_UDPLITE), b = socket(f, SOCK_DGRAM, IPPROTO_UDPLITE), u = socket(f, SOCK_DGRAM, 0);
+        works_of(CASE("lite %d: socket", v6), a);
+        show(CASE("lite %d: protocol", v6), "%d type %d", option(a, SOL_SOCKET, SO_PROTOCOL), option(a, SOL_SOCKET, SO_TYPE));
+        RESULT(CASE("lite %d: bind", v6), bind_to(a, home(v6, 0)));
+        address_t n = name_of(a);
+        int port = port_of(&n);
+        RESULT(CASE("lite %d: the same port of UDP", v6), bind_to(u, home(v6, port)));
+        RESULT(CASE("lite %d: the same port of UDP-Lite", v6), bind_to(b, home(v6, port)));
+        RESULT(CASE("lite %d: UDP sends to itself", v6), send_bytes(u, home(v6, port), "to UDP"));
+        RESULT(CASE("lite %d: not heard", v6), recv(a, buffer, 64, MSG_DONTWAIT));
+        RESULT(CASE("lite %d: heard by UDP", v6), recv(u, buffer, 64, MSG_DONTWAIT));
+        RESULT(CASE("lite %d: send", v6), send_bytes(b, home(v6, port), "to lite"));
+        address_t from = {0};
+        socklen_t len = sizeof from;
+        RESULT(CASE("lite %d: heard", v6), recvfrom(a, buffer, 64, MSG_DONTWAIT, &from.any, &len));
+        n = name_of(b);
+        show(CASE("lite %d: from", v6), "%s %d", text_of(&from), port_of(&from) == port_of(&n));
+        RESULT(CASE("lite %d: not by UDP", v6), recv(u, buffer, 64, MSG_DONTWAIT));
+        static const int values[] = {-1, 0, 1, 7, 8, 9, 20, 65535, 65536, 1 << 20};
+        for (unsigned i = 0; i < sizeof values / sizeof *values; i++)
+            for (int name = UDPLITE_SEND_CSCOV; name <= UDPLITE_RECV_CSCOV; name++) {
+                RESULT(CASE("lite %d: option %d to %d", v6, name, values[i]), set_option(b, SOL_UDPLITE, name, values[i]));
+                show(CASE("lite %d: option %d after %d", v6, name, values[i]), "%d", option(b, SOL_UDPLITE, name));
+            }
+        RESULT(CASE("lite %d: option of UDP", v6), set_option(u, SOL_UDPLITE, UDPLITE_SEND_CSCOV, 8));
+        show(CASE("lite %d: its value", v6), "%d", option(u, SOL_UDPLITE, UDPLITE_SEND_CSCOV));
+        RESULT(CASE("lite %d: UDP_CORK", v6), set_option(b, SOL_UDP, 1, 0));
+        RESULT(CASE("lite %d: an option of neither", v6), set_option(b, SOL_UDPLITE, 77, 0));
+        // What the sender covers, and what the receiver asks for, of 20 bytes with a header of 8.
+        static const int sends[] = {0, 8, 18, 27, 28, 29}, takes[] = {-1, 0, 8, 18, 28, 40};
+        for (int i = 0; i < 6; i++)
+            for (int k = 0; k < 6; k++) {
+                int r = socket(f, SOCK_DGRAM, IPPROTO_UDPLITE), s = socket(f, SOCK_DGRAM, IPPROTO_UDPLITE);
+                bind_to(r, home(v6, 0));
+                n = name_of(r);
+                if (takes[k] >= 0)
+                    set_option(r, SOL_UDPLITE, UDPLITE_RECV_CSCOV, takes[k]);
+                set_option(s, SOL_UDPLITE, UDPLITE_SEND_CSCOV, sends[i]);
+                send_bytes(s, home(v6, port_of(&n)), "twenty bytes of text");
+                RESULT(CASE("lite %d: covers %d, wants %d", v6, sends[i], takes[k]), recv(r, buffer, 64, MSG_DONTWAIT));
+                close(r);
+                close(s);
+            }
+        close(a);
+        close(b);
+        close(u);
+    }
+}
+
+// The oldest error of a socket.
+static void error_of(const char *name, int s, size_t room) {
+    char data[2000], control[512];
+    address_t to = {0};
+    struct iovec v = {data, room};
+    struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    long n = recvmsg(s, &m, MSG_ERRQUEUE);
+    if (n < 0) {
+        show(name, "-1 %s", strerrorname_np(errno));
+        return;
+    }
+    char line[512];
+    int at = snprintf(line, sizeof line, "%ld bytes, flags %x, to %s", n, m.msg_flags, text_of(&to));
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+        struct {
+            struct sock_extended_err ee;
+            address_t from;
+        } e = {0};
+        memcpy(&e, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0) < sizeof e ? c->cmsg_len - CMSG_LEN(0) : sizeof e);
+        at += snprintf(line + at, sizeof line - at, "; %d %d %zu: %s origin %d type %d code %d info %d data %d from %s", c->cmsg_level, c->cmsg_type, c->cmsg_len,
+                       strerrorname_np(e.ee.ee_errno), e.ee.ee_origin, e.ee.ee_type, e.ee.ee_code, e.ee.ee_info, e.ee.ee_data, text_of(&e.from));
+    }
+    show(name, "%s", line);
+}
+
+// IP_RECVERR: what comes back for datagrams that nobody takes.
+static void errors(void) {
+    static char large[60000];
+    for (int v6 = 0; v6 < 2; v6++)
+        for (int keeps = 0; keeps < 2; keeps++)
+            for (int connected = 0; connected < 2; connected++) {
+                int f = v6 ? AF_INET6 : AF_INET, level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, name = v6 ? IPV6_RECVERR : IP_RECVERR;
+                const char *t = CASE("errors %d, kept %d, connected %d", v6, keeps, connected);
+                char what[64];
+                strcpy(what, t);
+                int free_port = socket(f, SOCK_DGRAM, 0), s = socket(f, SOCK_DGRAM, 0);
+                bind_to(free_port, home(v6, 0));
+                address_t n = name_of(free_port), to = home(v6, port_of(&n));
+                close(free_port);
+                RESULT(CASE("%s: option", what), set_option(s, level, name, keeps));
+                if (connected)
+                    connect_to(s, to);
+                error_of(CASE("%s: none", what), s, 100);
+                RESULT(CASE("%s: send", what), sendto(s, "hello", 5, 0, &to.any, size_of(&to)));
+                EVENTS(CASE("%s: events", what), s);
+                error_of(CASE("%s: error", what), s, 3);
+                EVENTS(CASE("%s: events after", what), s);
+                show(CASE("%s: SO_ERROR", what), "%d", option(s, SOL_SOCKET, SO_ERROR));
+                for (int i = 0; i < 3; i++)
+                    RESULT(CASE("%s: send %d", what, i), sendto(s, large, 100 + i * 29000, 0, &to.any, size_of(&to)));
+                RESULT(CASE("%s: receive", what), recv(s, large, 10, MSG_DONTWAIT));
+                for (int i = 0; i < 4; i++) {
+                    error_of(CASE("%s: error %d", what, i), s, 1500);
+                    show(CASE("%s: SO_ERROR %d", what, i), "%d", option(s, SOL_SOCKET, SO_ERROR));
+                }
+                RESULT(CASE("%s: once more", what), sendto(s, "again", 5, 0, &to.any, size_of(&to)));
+                set_option(s, level, name, 0);
+                EVENTS(CASE("%s: switched off", what), s);
+                error_of(CASE("%s: then", what), s, 100);
+                RESULT(CASE("%s: shut", what), shutdown(s, SHUT_RD));
+                close(s);
+            }
+    // A datagram to oneself after shutdown(2).
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    bind_to(s, home(0, 0));
+    connect_to(s, name_of(s));
+    RESULT("shut for reading", shutdown(s, SHUT_RD));
+    RESULT("send to oneself", send(s, "self", 4, 0));
+    int bytes = -1;
+    RESULT("FIONREAD", ioctl(s, FIONREAD, &bytes));
+    show("bytes", "%d", bytes);
+    RESULT("heard all the same", recv(s, large, 10, MSG_DONTWAIT));
+    RESULT("and no more", recv(s, large, 10, MSG_DONTWAIT));
+    close(s);
+    // Addresses of another family.
+    static const int families[] = {AF_INET, AF_INET6};
+    for (int i = 0; i < 2; i++)
+        for (int type = SOCK_STREAM; type <= SOCK_DGRAM; type++)
+            for (int bound = 0; bound < 3; bound++) {
+                s = socket(families[i], type, 0);
+                if (bound)
+                    bind_to(s, bound == 1 ? home(i, 0) : i ? in6("::", 0) : in4("0.0.0.0", 0));
+                const char *what = CASE("family %d type %d bound %d", families[i], type, bound);
+                struct sockaddr_un un = {AF_UNIX, "a name that is long enough"};
+                RESULT(CASE("%s: connect AF_UNIX", what), connect(s, (void *)&un, sizeof un));
+                if (type == SOCK_DGRAM) {
+                    address_t other = home(!i, 9);
+                    RESULT(CASE("%s: connect the other one", what), connect_to(s, other));
+                }
+                close(s);
+            }
+    // A connection to oneself.
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    bind_to(s, home(0, 0));
+    RESULT("a socket connects to itself", connect_to(s, name_of(s)));
+    address_t self = name_of(s), peer = peer_of(s);
+    show("its peer", "%d", memcmp(&self, &peer, sizeof self.v4));
+    RESULT("it sends", send(s, "echo", 4, 0));
+    RESULT("it hears", recv(s, large, 10, MSG_DONTWAIT));
+    EVENTS("idle", s);
+    RESULT("shut for writing", shutdown(s, SHUT_WR));
+    RESULT("the end", recv(s, large, 10, 0));
+    close(s);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    bind_to(s, home(0, 0));
+    listen(s, 1);
+    struct sockaddr_un un = {AF_UNIX, "a name that is long enough"};
+    RESULT("a listener connects to another family", connect(s, (void *)&un, sizeof un));
+    close(s);
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOFBF, 1 << 16);
     only_loopback();
@@ -348,5 +525,7 @@ int main(void) {
     }
     groups();
     dual();
+    lite();
+    errors();
     return 0;
 }

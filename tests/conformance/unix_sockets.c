@@ -1,5 +1,7 @@
 // AF_UNIX: names, connections, messages, descriptors and credentials that travel, options, readiness.
 #include "net.h"
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 
 static address_t un(const char *name) {
     address_t a = {.un = {.sun_family = AF_UNIX}};
@@ -650,6 +652,154 @@ static void options_and_readiness(void) {
     close(p[0]);
 }
 
+// What a socket that was shut, never connected or bound late says.
+static void states(void) {
+    char buffer[64];
+    for (int i = 0; i < 3; i++)
+        for (int how = 0; how < 3; how++) {
+            const char *t = types[i].name;
+            int s = socket(AF_UNIX, types[i].type, 0);
+            RESULT(CASE("%s: unconnected: shutdown %d", t, how), shutdown(s, how));
+            RESULT(CASE("%s: unconnected, shut %d: send", t, how), send(s, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT));
+            RESULT(CASE("%s: unconnected, shut %d: recv", t, how), recv(s, buffer, 9, MSG_DONTWAIT));
+            EVENTS(CASE("%s: unconnected, shut %d: events", t, how), s);
+            static char large[300000];
+            RESULT(CASE("%s: unconnected, shut %d: too much", t, how), send(s, large, sizeof large, MSG_NOSIGNAL | MSG_DONTWAIT));
+            RESULT(CASE("%s: unconnected, shut %d: from nowhere", t, how), send(s, bad_address, 9, MSG_NOSIGNAL | MSG_DONTWAIT));
+            RESULT(CASE("%s: unconnected, shut %d: to nobody", t, how),
+                   sendto(s, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT, (void *)&(struct sockaddr_un){AF_UNIX, "nobody"}, sizeof(struct sockaddr_un)));
+            int bad = 999;
+            RESULT(CASE("%s: unconnected, shut %d: a bad descriptor", t, how), send_fds(s, &bad, 1, MSG_NOSIGNAL | MSG_DONTWAIT));
+            close(s);
+        }
+    static const struct {
+        int name, value;
+    } options[] = {{SO_REUSEPORT, 1}, {SO_REUSEPORT, 0}, {SO_PASSCRED, 1}};
+    for (unsigned i = 0; i < 3; i++) {
+        int s = socket(AF_UNIX, SOCK_STREAM, 0), d = socket(AF_INET, SOCK_DGRAM, 0), n = socket(AF_NETLINK, SOCK_RAW, 0);
+        int *fds[] = {&s, &d, &n};
+        for (int k = 0; k < 3; k++) {
+            if (k == 1 && options[i].name == SO_PASSCRED)
+                continue; // only since Linux 6.16 an error
+            RESULT(CASE("set option %d to %d on family %d", options[i].name, options[i].value, k), set_option(*fds[k], SOL_SOCKET, options[i].name, options[i].value));
+            show(CASE("option %d on family %d", options[i].name, k), "%d", option(*fds[k], SOL_SOCKET, options[i].name));
+            close(*fds[k]);
+        }
+        close(d);
+    }
+    // A name that comes after the message is shown with it.
+    for (int i = 0; i < 3; i++) {
+        int p[2];
+        address_t from = {0};
+        socketpair(AF_UNIX, types[i].type, 0, p);
+        send(p[0], "early", 5, 0);
+        RESULT(CASE("%s: bind after sending", types[i].name), bind_to(p[0], un("late")));
+        RESULT(CASE("%s: bind again, to the same path", types[i].name), bind_to(p[0], un("late")));
+        RESULT(CASE("%s: bind again, to another path", types[i].name), bind_to(p[0], un("later")));
+        socklen_t n = sizeof from;
+        RESULT(CASE("%s: receive", types[i].name), recvfrom(p[1], buffer, 64, MSG_DONTWAIT, &from.any, &n));
+        show(CASE("%s: from", types[i].name), "%d %s", n, n > 2 ? from.un.sun_path : "");
+        n = sizeof from;
+        RESULT(CASE("%s: peer", types[i].name), getpeername(p[1], &from.any, &n));
+        show(CASE("%s: its name", types[i].name), "%d %s", n, n > 2 ? from.un.sun_path : "");
+        close(p[0]);
+        close(p[1]);
+        unlink("late");
+    }
+    // Who shows credentials gets a name of its own.
+    for (int i = 0; i < 3; i++) {
+        int l = socket(AF_UNIX, types[i].type, 0), s = socket(AF_UNIX, types[i].type, 0);
+        bind_to(l, un("target"));
+        listen(l, 1);
+        set_option(s, SOL_SOCKET, SO_PASSCRED, 1);
+        RESULT(CASE("%s: connect", types[i].name), connect_to(s, un("target")));
+        address_t a = {0};
+        socklen_t n = sizeof a;
+        getsockname(s, &a.any, &n);
+        show(CASE("%s: named by itself", types[i].name), "%d %d", n, a.un.sun_path[0]);
+        close(l);
+        close(s);
+        unlink("target");
+    }
+    // The end of a stream has no sender.
+    int p[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, p);
+    set_option(p[1], SOL_SOCKET, SO_PASSCRED, 1);
+    send(p[0], "x", 1, 0);
+    close(p[0]);
+    for (int i = 0; i < 2; i++) {
+        char control[64];
+        struct iovec v = {buffer, 64};
+        struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        RESULT(CASE("end %d", i), recvmsg(p[1], &m, MSG_DONTWAIT));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        struct ucred u = {0};
+        if (c)
+            memcpy(&u, CMSG_DATA(c), sizeof u);
+        show(CASE("its control %d", i), "%zu pid %d uid %d", m.msg_controllen, u.pid == (i ? 0 : getpid()), u.uid == (i ? 0 : geteuid()));
+    }
+    close(p[1]);
+    int m = memfd_create("source", 0);
+    if (ftruncate(m, 5000) != 0)
+        return;
+    for (int i = 0; i < 3; i++) {
+        int s = socket(AF_UNIX, types[i].type, 0);
+        RESULT(CASE("%s: sendfile to an unconnected one", types[i].name), (signal(SIGPIPE, SIG_IGN), sendfile(s, m, &(off_t){0}, 100)));
+        close(s);
+        socketpair(AF_UNIX, types[i].type, 0, p);
+        RESULT(CASE("%s: sendfile", types[i].name), sendfile(p[0], m, &(off_t){0}, 3000));
+        RESULT(CASE("%s: what came", types[i].name), recv(p[1], (char[6000]){0}, 6000, MSG_DONTWAIT));
+        RESULT(CASE("%s: map it", types[i].name), (long)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, p[0], 0));
+        close(p[0]);
+        close(p[1]);
+    }
+    RESULT("sendfile of a directory's nothing", sendfile(m, open(".", O_RDONLY), NULL, 0));
+    close(m);
+}
+
+// Sockets that only messages in their own queues refer to do not use up what may be in flight.
+static void rings(void) {
+    int p[2], q[2], kept[2], failed = 0;
+    char byte;
+    socketpair(AF_UNIX, SOCK_STREAM, 0, kept);
+    for (int i = 0; i < 3000; i++) {
+        if (socketpair(AF_UNIX, i % 2 ? SOCK_STREAM : SOCK_DGRAM, 0, p) != 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, q) != 0)
+            failed |= 1;
+        int all[] = {p[0], p[1], q[0], q[1], p[0], q[1], kept[1], p[0]};
+        if (send_fds(p[0], all, 8, MSG_DONTWAIT) != 1 || send_fds(q[1], all, 8, MSG_DONTWAIT) != 1 || send_fds(p[1], all, 4, MSG_DONTWAIT) != 1)
+            failed |= 2;
+        close(p[0]);
+        close(p[1]);
+        close(q[0]);
+        close(q[1]);
+    }
+    show("rings", "%d", failed);
+    send(kept[0], "k", 1, 0);
+    RESULT("what somebody has is not lost", recv(kept[1], &byte, 1, MSG_DONTWAIT));
+    close(kept[1]);
+    // Its last copies were in the rings.
+    for (int i = 0; i < 200 && recv(kept[0], &byte, 1, MSG_DONTWAIT) < 0; i++)
+        usleep(10000);
+    RESULT("and is closed with them", recv(kept[0], &byte, 1, MSG_DONTWAIT));
+    close(kept[0]);
+    // A socket on the way to itself comes out while somebody can take it.
+    int back[4];
+    struct msghdr m;
+    socketpair(AF_UNIX, SOCK_STREAM, 0, p);
+    send_fds(p[0], &p[1], 1, 0);
+    close(p[0]);
+    socketpair(AF_UNIX, SOCK_STREAM, 0, q);
+    send_fds(q[0], &p[1], 1, 0);
+    close(p[1]);
+    show("out of the second", "%ld", receive_fds(q[1], back, CMSG_SPACE(4), 0, &m));
+    show("out of itself", "%ld", receive_fds(back[0], back + 1, CMSG_SPACE(4), 0, &m));
+    RESULT("the end", recv(back[1], &byte, 1, MSG_DONTWAIT));
+    close(back[0]);
+    close(back[1]);
+    close(q[0]);
+    close(q[1]);
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOFBF, 1 << 16);
     scratch();
@@ -662,5 +812,7 @@ int main(void) {
     rights();
     credentials();
     options_and_readiness();
+    states();
+    rings();
     return 0;
 }

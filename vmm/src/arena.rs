@@ -155,17 +155,19 @@ impl Arena {
         }
     }
 
-    /// Backs a range privately with a file.
+    /// Backs a range with a file, privately or so that writes reach it.
     pub fn attach_file(
         &self,
         gpa: Gpa,
         len: u64,
         file: BorrowedFd<'_>,
         offset: u64,
+        shared: bool,
     ) -> Result<(), PlatformError> {
         let (_, size) = self.check(gpa, len)?;
         let offset = i64::try_from(offset).map_err(|_| out(offset, size))?;
-        self.remap(gpa, size, libc::MAP_PRIVATE | libc::MAP_NORESERVE, file.as_raw_fd(), offset)
+        let kind = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+        self.remap(gpa, size, kind | libc::MAP_NORESERVE, file.as_raw_fd(), offset)
     }
 
     /// Makes a range anonymous and zero again.
@@ -179,8 +181,8 @@ impl Arena {
             return Ok(());
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
-        // SAFETY: replaces a part of the arena's own reservation (checked by the callers) with other private memory of the
-        // same protection.
+        // SAFETY: replaces a part of the arena's own reservation (checked by the callers) with other memory of the same protection,
+        // which is only reached as the arena is, whoever else has the file mapped.
         let p = unsafe { libc::mmap(self.host(gpa).cast(), size, PROT, flags | libc::MAP_FIXED, fd, offset) };
         self.generation.fetch_add(1, Ordering::AcqRel);
         if p == libc::MAP_FAILED { Err(refused("map memory into the arena")) } else { Ok(()) }
@@ -283,7 +285,7 @@ mod tests {
             std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         f.write_all(&[7; 8192]).unwrap();
         let a = Arena::new(4 << 20).unwrap();
-        a.attach_file(0x10000, 8192, f.as_fd(), 0).unwrap();
+        a.attach_file(0x10000, 8192, f.as_fd(), 0, false).unwrap();
         a.write(0x11000, &[9; 16]).unwrap();
         f.set_len(4096).unwrap();
         let mut b = [0; 16];
@@ -307,7 +309,7 @@ mod tests {
             std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         f.write_all(&[7; 8192]).unwrap();
         let a = Arena::new(4 << 20).unwrap();
-        a.attach_file(0x10000, 4096, f.as_fd(), 4096).unwrap();
+        a.attach_file(0x10000, 4096, f.as_fd(), 4096, false).unwrap();
         let mut b = [0; 2];
         a.read(0x10000, &mut b).unwrap();
         assert_eq!(b, [7, 7]);

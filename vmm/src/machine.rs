@@ -179,8 +179,9 @@ impl Platform for Machine {
         len: u64,
         file: BorrowedFd<'_>,
         offset: u64,
+        shared: bool,
     ) -> Result<(), PlatformError> {
-        self.arena.attach_file(gpa, len, file, offset)
+        self.arena.attach_file(gpa, len, file, offset, shared)
     }
 
     fn detach_file(&self, gpa: Gpa, len: u64) -> Result<(), PlatformError> {

@@ -201,6 +201,8 @@ pub struct Ipc {
     pub msg: Table<msg::Queue>,
     /// What to undo at the death of a process.
     pub undo: sem::Undo,
+    /// How many adjustments that is.
+    pub undo_entries: usize,
     /// POSIX message queues.
     pub mqueues: mqueue::Mqueues,
 }

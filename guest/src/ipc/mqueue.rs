@@ -29,7 +29,7 @@ const ALL: u64 = 64 << 20;
 const PER_MESSAGE: u64 = 8 + 48;
 
 /// Whom mq_notify(3) told to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notify {
     /// The process.
     pub pid: u32,
@@ -37,7 +37,17 @@ pub struct Notify {
     pub signo: u32,
     /// sigev_value.
     pub value: u64,
+    /// SIGEV_ number.
+    pub kind: u32,
+    /// SIGEV_THREAD: a netlink socket of the C library, and what it is sent; the last byte says why.
+    pub cookie: Option<(u64, Vec<u8>)>,
 }
+
+/// Bytes of a cookie (NOTIFY_COOKIE_LEN).
+pub const COOKIE: usize = 32;
+/// Why a cookie comes: a message has, or nobody is told any more.
+const WOKEN_UP: u8 = 1;
+const REMOVED: u8 = 2;
 
 /// One queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -231,10 +241,23 @@ impl Kernel {
 
     /// A process closes a descriptor of the queue, or ends: its registration goes.
     pub(crate) fn mqueue_forget(&mut self, pid: u32, id: Option<u64>) {
+        let mut gone = Vec::new();
         for (this, queue) in self.ipc.mqueues.iter_mut() {
-            if id.is_none_or(|id| id == this) && queue.notify.is_some_and(|n| n.pid == pid) {
-                queue.notify = None;
+            if id.is_none_or(|id| id == this) && queue.notify.as_ref().is_some_and(|n| n.pid == pid) {
+                gone.extend(queue.notify.take());
             }
+        }
+        for notify in gone {
+            self.mqueue_cookie(notify, REMOVED);
+        }
+    }
+
+    fn mqueue_cookie(&mut self, notify: Notify, why: u8) {
+        if let Some((socket, mut cookie)) = notify.cookie {
+            if let Some(last) = cookie.last_mut() {
+                *last = why;
+            }
+            self.netlink_deliver(socket, cookie);
         }
     }
 
@@ -255,9 +278,12 @@ impl Kernel {
         let object = queue.object;
         // Told once, and only when nobody takes the message already.
         let told = if was_empty && receivers == 0 { queue.notify.take() } else { None };
-        if let Some(n) = told.filter(|n| n.signo != 0) {
-            let fields = [u64::from(pid) | u64::from(uid) << 32, n.value, 0, 0];
-            self.signal_process(n.pid, SigInfo { signo: n.signo, errno: 0, code: -3, fields });
+        if let Some(n) = told {
+            if n.signo != 0 {
+                let fields = [u64::from(pid) | u64::from(uid) << 32, n.value, 0, 0];
+                self.signal_process(n.pid, SigInfo { signo: n.signo, errno: 0, code: -3, fields });
+            }
+            self.mqueue_cookie(n, WOKEN_UP);
         }
         self.wake(WaitKey::Object(object));
         Ok(Some(()))
@@ -305,8 +331,8 @@ impl Kernel {
     /// What read(2) of a queue's descriptor says.
     pub(crate) fn mqueue_text(&self, id: u64) -> String {
         let Some(q) = self.ipc.mqueues.get(id) else { return String::new() };
-        let n = q.notify.unwrap_or(Notify { pid: 0, signo: 0, value: 0 });
-        format!("QSIZE:{:<10} NOTIFY:{:<5} SIGNO:{:<5} NOTIFY_PID:{:<6}\n", q.bytes(), 0, n.signo, n.pid)
+        let n = q.notify.clone().unwrap_or_default();
+        format!("QSIZE:{:<10} NOTIFY:{:<5} SIGNO:{:<5} NOTIFY_PID:{:<6}\n", q.bytes(), n.kind, n.signo, n.pid)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::task::{TaskState, Tid};
 use crate::wait::WaitKey;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Semaphores of a set at most (SEMMSL).
 pub const SEMMSL: u32 = 32_000;
@@ -62,6 +62,9 @@ impl Object for Set {
     }
 }
 
+/// Adjustments that all processes together may have. Linux has no such bound (SEMMNU is 1,024,000,000).
+pub const MAX_UNDO: usize = 1 << 18;
+
 /// Adjustments at the death of a process: by process and set, then by semaphore.
 pub type Undo = BTreeMap<(u32, i32), BTreeMap<u16, i32>>;
 
@@ -89,7 +92,7 @@ impl Set {
     /// Does all operations or none. ERANGE.
     fn perform(&mut self, ops: &[Op], pid: u32, undo: &BTreeMap<u16, i32>) -> Result<Done, Errno> {
         let mut values: BTreeMap<u16, i32> = BTreeMap::new();
-        let mut adjust = undo.clone();
+        let mut adjust: BTreeMap<u16, i32> = BTreeMap::new();
         for op in ops {
             let old = match values.get(&op.index) {
                 Some(v) => *v,
@@ -103,7 +106,7 @@ impl Set {
                 return Err(Errno::ERANGE);
             }
             if op.flags & SEM_UNDO != 0 {
-                let a = adjust.entry(op.index).or_default();
+                let a = adjust.entry(op.index).or_insert(undo.get(&op.index).copied().unwrap_or(0));
                 *a -= i32::from(op.change);
                 if !(-SEMVMX - 1..=SEMVMX).contains(a) {
                     return Err(Errno::ERANGE);
@@ -148,7 +151,7 @@ impl Kernel {
         self.ipc.sem.insert(Set { perm, sems, otime: 0, ctime, object, sleepers: BTreeMap::new() }, SEMMNI)
     }
 
-    /// Tries operations on a set, which exists. EFBIG, EACCES, ERANGE.
+    /// Tries operations on a set, which exists. EFBIG, EACCES, ERANGE, ENOSPC.
     pub fn sem_try(&mut self, tid: Tid, id: i32, ops: &[Op]) -> Result<Done, Errno> {
         let who = self.creds_of(tid);
         let pid = self.task(tid).map_or(0, |t| t.pid);
@@ -162,6 +165,14 @@ impl Kernel {
         set.perm.check(&who, if alters { 0o222 } else { 0o444 })?;
         let empty = BTreeMap::new();
         let undo = self.ipc.undo.get(&(pid, id)).unwrap_or(&empty);
+        let new: BTreeSet<u16> = ops
+            .iter()
+            .filter(|o| o.flags & SEM_UNDO != 0 && !undo.contains_key(&o.index))
+            .map(|o| o.index)
+            .collect();
+        if !new.is_empty() && self.ipc.undo_entries.saturating_add(new.len()) > MAX_UNDO {
+            return Err(Errno::ENOSPC);
+        }
         let done = set.perform(ops, pid, undo)?;
         let object = set.object;
         match done {
@@ -171,6 +182,7 @@ impl Kernel {
             Done::All => {
                 set.otime = now;
                 if ops.iter().any(|o| o.flags & SEM_UNDO != 0) {
+                    self.ipc.undo_entries = self.ipc.undo_entries.saturating_add(new.len());
                     let undo = self.ipc.undo.entry((pid, id)).or_default();
                     for op in ops.iter().filter(|o| o.flags & SEM_UNDO != 0) {
                         *undo.entry(op.index).or_default() -= i32::from(op.change);
@@ -211,9 +223,13 @@ impl Kernel {
         set.ctime = now;
         let object = set.object;
         let last = usize::from(first) + values.len();
+        let mut gone = 0usize;
         for (_, undo) in self.ipc.undo.iter_mut().filter(|((_, set), _)| *set == id) {
+            let before = undo.len();
             undo.retain(|i, _| *i < first || usize::from(*i) >= last);
+            gone = gone.saturating_add(before.saturating_sub(undo.len()));
         }
+        self.ipc.undo_entries = self.ipc.undo_entries.saturating_sub(gone);
         self.wake(WaitKey::Object(object));
         Ok(())
     }
@@ -224,6 +240,7 @@ impl Kernel {
         self.ipc.sem.get(id)?.perm.check_owner(&who)?;
         let set = self.ipc.sem.remove(id)?;
         self.ipc.undo.retain(|(_, s), _| *s != id);
+        self.ipc.undo_entries = self.ipc.undo.values().map(BTreeMap::len).sum();
         self.wake(WaitKey::Object(set.object));
         Ok(())
     }
@@ -235,6 +252,7 @@ impl Kernel {
         let (now, _) = self.now_pair();
         for key in keys {
             let Some(undo) = self.ipc.undo.remove(&key) else { continue };
+            self.ipc.undo_entries = self.ipc.undo_entries.saturating_sub(undo.len());
             let Ok(set) = self.ipc.sem.get_mut(key.1) else { continue };
             for (index, change) in undo {
                 if let Some(sem) = set.sems.get_mut(usize::from(index)) {

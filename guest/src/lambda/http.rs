@@ -70,6 +70,10 @@ enum State {
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Parser {
     buf: Vec<u8>,
+    /// Bytes of `buf` that are dealt with.
+    at: usize,
+    /// Up to here in `buf` no line ends: however few bytes come at a time, each is looked at once.
+    scanned: usize,
     state: State,
     method: String,
     path: String,
@@ -101,11 +105,40 @@ impl Parser {
 
     /// Bytes that it holds.
     pub fn len(&self) -> usize {
-        self.buf.len().saturating_add(self.body.len())
+        self.rest().len().saturating_add(self.body.len())
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buf.get(self.at..).unwrap_or_default()
+    }
+
+    /// Where in the rest something begins.
+    fn find(&mut self, what: &[u8]) -> Option<usize> {
+        let from = self.scanned.max(self.at);
+        let found = self.buf.get(from..)?.windows(what.len()).position(|w| w == what);
+        if found.is_none() {
+            self.scanned = self.buf.len().saturating_sub(what.len().saturating_sub(1)).max(from);
+        }
+        found.map(|p| p.saturating_add(from).saturating_sub(self.at))
+    }
+
+    /// Gives back the room of what is dealt with, when that is most of it.
+    fn compact(&mut self) {
+        if self.at > self.buf.len() / 2 {
+            self.buf.drain(..self.at.min(self.buf.len()));
+            self.scanned = self.scanned.saturating_sub(self.at);
+            self.at = 0;
+        }
     }
 
     /// Goes on with the bytes that are there. A body longer than `limit` is refused before it is kept.
     pub fn step(&mut self, limit: usize) -> Result<Step, Fault> {
+        let step = self.go_on(limit);
+        self.compact();
+        step
+    }
+
+    fn go_on(&mut self, limit: usize) -> Result<Step, Fault> {
         loop {
             match self.state {
                 State::Head => match self.head(limit)? {
@@ -162,20 +195,22 @@ impl Parser {
 
     /// Moves up to `missing` bytes to the body; how many are missing then.
     fn take_body(&mut self, missing: usize) -> usize {
-        let n = missing.min(self.buf.len());
-        self.body.extend(self.buf.drain(..n));
+        let part = self.buf.get(self.at..).unwrap_or_default();
+        let n = missing.min(part.len());
+        self.body.extend_from_slice(part.get(..n).unwrap_or_default());
+        self.at = self.at.saturating_add(n);
         missing.saturating_sub(n)
     }
 
     /// Takes a line that ends in CR LF, without the two.
     fn line(&mut self, limit: usize, fault: Fault) -> Result<Option<Vec<u8>>, Fault> {
-        match self.buf.windows(2).position(|w| w == b"\r\n") {
-            Some(at) if at <= limit => {
-                let line = self.buf.drain(..at).collect();
-                self.buf.drain(..2);
+        match self.find(b"\r\n") {
+            Some(end) if end <= limit => {
+                let line = self.rest().get(..end).unwrap_or_default().to_vec();
+                self.at = self.at.saturating_add(end).saturating_add(2);
                 Ok(Some(line))
             }
-            None if self.buf.len() < limit.saturating_add(2) => Ok(None),
+            None if self.rest().len() < limit.saturating_add(2) => Ok(None),
             _ => Err(fault),
         }
     }
@@ -208,14 +243,14 @@ impl Parser {
     /// The request line and the fields, once they are complete. `None`: see the state.
     fn head(&mut self, limit: usize) -> Result<Option<Step>, Fault> {
         // Empty lines before a request are ignored (RFC 9112, section 2.2).
-        while self.buf.starts_with(b"\r\n") {
-            self.buf.drain(..2);
+        while self.rest().starts_with(b"\r\n") {
+            self.at = self.at.saturating_add(2);
         }
-        let Some(end) = self.buf.windows(4).take(MAX_HEAD).position(|w| w == b"\r\n\r\n") else {
-            return if self.buf.len() > MAX_HEAD { Err(Fault::HeadTooLarge) } else { Ok(None) };
+        let Some(end) = self.find(b"\r\n\r\n").filter(|end| *end < MAX_HEAD) else {
+            return if self.rest().len() > MAX_HEAD { Err(Fault::HeadTooLarge) } else { Ok(None) };
         };
-        let head: Vec<u8> = self.buf.drain(..end).collect();
-        self.buf.drain(..4);
+        let head = self.rest().get(..end).unwrap_or_default().to_vec();
+        self.at = self.at.saturating_add(end).saturating_add(4);
         let mut lines = head.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
         let first = text(lines.next().unwrap_or_default())?;
         let mut words = first.split(' ');
@@ -269,7 +304,7 @@ impl Parser {
             _ => return Err(Fault::Coding),
         };
         (self.last, self.state) = (last, state);
-        let waits = continues && state != State::Sized(0) && self.buf.is_empty();
+        let waits = continues && state != State::Sized(0) && self.rest().is_empty();
         Ok(waits.then_some(Step::Continue))
     }
 }
@@ -307,6 +342,30 @@ mod tests {
             assert_eq!((&got[0].body[..], &got[1].body[..]), (&b"abc"[..], &b"he0123456789"[..]));
             assert_eq!((got[1].field("trailing"), got[1].last), (Some("yes"), true));
         }
+    }
+
+    /// Six mebibytes in chunks of a byte, and a head that comes byte by byte: looking at all that was kept for each of them took hours.
+    #[test]
+    fn many_small_pieces_cost_no_more_than_a_few_large_ones() {
+        let mut parser = Parser::default();
+        for byte in
+            format!("POST / HTTP/1.1\r\nA: {}\r\nTransfer-Encoding: chunked\r\n\r\n", "x".repeat(16_000))
+                .bytes()
+        {
+            parser.push(&[byte]);
+            assert!(matches!(parser.step(6 << 20), Ok(Step::More)));
+        }
+        let framed = b"1\r\ny\r\n".repeat(65536);
+        for part in std::iter::repeat_n(framed.as_slice(), 6 * 16) {
+            for piece in part.chunks(65536) {
+                parser.push(piece);
+                assert!(matches!(parser.step(6 << 20), Ok(Step::More)));
+            }
+        }
+        parser.push(b"0\r\n\r\n");
+        let Ok(Step::Request(request)) = parser.step(6 << 20) else { panic!("no request") };
+        assert_eq!(request.body.len(), 6 << 20);
+        assert_eq!(parser.len(), 0);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Backing mappings: at mmap time for most, at page faults for the rest; copy-on-write.
 
 use super::Fault;
+use super::mmap::{RLIMIT_AS, RLIMIT_STACK, STACK_GAP};
 use super::space::Space;
-use super::vma::{Backing, Prot, VmFlags, Vma};
+use super::vma::{Backing, MAX_MAP_COUNT, MMAP_MIN_ADDR, Prot, VmFlags, Vma};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::align_up;
@@ -105,9 +106,13 @@ impl Kernel {
                 if len == 0 {
                     return Ok(());
                 }
+                // Writes to a file of a mounted host directory are the host's to see.
+                let shared = vma.flags.contains(VmFlags::SHARED)
+                    && vma.may.contains(Prot::WRITE)
+                    && matches!(vma.backing, Backing::File { file, .. } if self.file_is_live(file));
                 let mut space = self.space(mm)?;
                 let gpa = space.alloc_for(start, len)?;
-                if let Err(e) = space.platform.attach_file(gpa, len, fd.as_fd(), offset) {
+                if let Err(e) = space.platform.attach_file(gpa, len, fd.as_fd(), offset, shared) {
                     space.frames.release(space.platform, gpa, len);
                     return Err(e.into());
                 }
@@ -144,9 +149,41 @@ impl Kernel {
         }
     }
 
+    /// Lets a MAP_GROWSDOWN mapping that begins above a page grow down to it: as far as RLIMIT_STACK allows, and not near to what can
+    /// be accessed below.
+    fn grow_down(&mut self, mm: u64, page: Va) {
+        let Some(m) = self.mms.get(mm) else { return };
+        let Some((start, vma)) = m.vmas.range(page..).next().map(|(s, v)| (*s, v.clone())) else { return };
+        if !vma.flags.contains(VmFlags::GROWSDOWN) || page < MMAP_MIN_ADDR {
+            return;
+        }
+        // Whoever runs in it has the limits that count.
+        let Some(tid) = self.tasks.iter().find(|(_, t)| t.mm == mm).map(|(tid, _)| *tid) else { return };
+        let fits = |resource: u32, bytes: u64| bytes <= self.soft_limit(tid, resource);
+        let more = start - page;
+        let near = m.vmas.range(..page).next_back().is_some_and(|(_, below)| {
+            !below.flags.contains(VmFlags::GROWSDOWN)
+                && !below.prot.is_empty()
+                && page.saturating_sub(below.end) < STACK_GAP
+        });
+        if near
+            || !fits(RLIMIT_STACK, vma.end - page)
+            || !fits(RLIMIT_AS, m.total.saturating_add(more))
+            || m.vmas.len() >= MAX_MAP_COUNT
+        {
+            return;
+        }
+        if let Some(m) = self.mms.get_mut(mm) {
+            m.insert(page, Vma { end: start, ..vma });
+        }
+    }
+
     /// Makes a page accessible as asked. `Err` is the signal that an access of user mode would get.
     pub(crate) fn touch(&mut self, mm: u64, va: Va, need: Prot) -> Result<(), Denied> {
         let page = va & !(PAGE_SIZE - 1);
+        if self.mms.get(mm).is_some_and(|m| m.find(va).is_none()) && va < TASK_SIZE {
+            self.grow_down(mm, page);
+        }
         let m = self.mms.get(mm).ok_or(Denied::Segv(1))?;
         let (_, vma) = m.find(va).filter(|_| va < TASK_SIZE).ok_or(Denied::Segv(1))?;
         // Every present page is readable on x86.

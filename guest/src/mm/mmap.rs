@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::num::{align_up, low8};
 use crate::platform::{PAGE_SIZE, TASK_SIZE, Va};
 use crate::vfs::MapSource;
+use std::collections::BTreeSet;
 
 pub use linux_raw_sys::general::{
     MAP_32BIT, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGETLB, MAP_LOCKED,
@@ -14,6 +15,8 @@ pub use linux_raw_sys::general::{
     MREMAP_FIXED, MREMAP_MAYMOVE, PROT_GROWSDOWN, PROT_GROWSUP,
 };
 
+/// What stays free below a mapping that grows down, bytes (stack_guard_gap: 256 pages).
+pub const STACK_GAP: u64 = 1 << 20;
 /// RLIMIT_DATA's number.
 pub const RLIMIT_DATA: u32 = 2;
 /// RLIMIT_STACK's number.
@@ -146,7 +149,7 @@ impl Kernel {
             }
         }
         match file {
-            Some(file) => self.check_file(&mut request, file, offset, flags)?,
+            Some(file) => self.check_file(mm, &mut request, file, offset, flags)?,
             None if shared && flag(flags, MAP_GROWSDOWN) => return Err(Errno::EINVAL),
             None => {}
         }
@@ -167,6 +170,7 @@ impl Kernel {
 
     fn check_file(
         &mut self,
+        mm: u64,
         request: &mut MapRequest,
         file: u64,
         offset: u64,
@@ -184,15 +188,16 @@ impl Kernel {
         if shared && !writable {
             request.may.remove(Prot::WRITE);
         }
+        if let Some(e) = self.socket_unmappable(file, request.prot.intersects(Prot::WRITE | Prot::EXEC)) {
+            // Linux asks the socket last: what was mapped there is gone by then.
+            if request.fixed {
+                self.munmap(mm, request.addr, request.len)?;
+            }
+            return Err(e);
+        }
         let source = self.file_map_source(file)?;
         if request.flags.contains(VmFlags::GROWSDOWN) {
             return Err(Errno::EINVAL);
-        }
-        if shared && writable && self.file_is_live(file) {
-            if request.prot.contains(Prot::WRITE) {
-                return Err(Errno::ENODEV);
-            }
-            request.may.remove(Prot::WRITE);
         }
         if shared && self.file_is_write_sealed(file) {
             if request.prot.contains(Prot::WRITE) {
@@ -265,6 +270,26 @@ impl Kernel {
         }
         self.mm_sweep_files(mm);
         Ok(start)
+    }
+
+    /// msync(2) with MS_SYNC: what shared mappings of a range have written to files of the host.
+    pub fn mm_sync(&mut self, mm: u64, start: Va, end: Va) -> Result<(), Errno> {
+        let m = self.mms.get(mm).ok_or(Errno::EFAULT)?;
+        let file = |key: &Va| match m.vmas.get(key) {
+            Some(Vma { flags, backing: Backing::File { file, .. }, .. })
+                if flags.contains(VmFlags::SHARED) =>
+            {
+                Some(*file)
+            }
+            _ => None,
+        };
+        let files: BTreeSet<u64> = m.vmas_in(start, end).iter().filter_map(|(_, _, key)| file(key)).collect();
+        for file in files {
+            if let Some(inode) = self.files.get(file).and_then(|f| f.kind.inode()) {
+                self.live_sync(inode)?;
+            }
+        }
+        Ok(())
     }
 
     /// munmap(2).
@@ -421,9 +446,21 @@ pub(super) fn choose(m: &Mm, hint: Va, len: u64, low: bool) -> Option<Va> {
         if let Some(end) = at.checked_add(len)
             && end <= TASK_SIZE
             && m.is_free(at, end)
+            && !m.grows_onto(end)
         {
             return Some(at);
         }
     }
-    m.find_gap(len, MMAP_MIN_ADDR, m.mmap_base).or_else(|| m.find_gap(len, MMAP_MIN_ADDR, TASK_SIZE))
+    let below = |mut high: Va| -> Option<Va> {
+        loop {
+            let at = m.find_gap(len, MMAP_MIN_ADDR, high)?;
+            let above = m.vmas.range(at + len..).next().map(|(start, _)| *start);
+            match above.filter(|_| m.grows_onto(at + len)) {
+                // Each turn begins below another mapping.
+                Some(start) => high = start.checked_sub(STACK_GAP)?,
+                None => return Some(at),
+            }
+        }
+    };
+    below(m.mmap_base).or_else(|| below(TASK_SIZE))
 }

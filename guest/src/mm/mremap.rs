@@ -68,11 +68,12 @@ impl Kernel {
             self.munmap(mm, cut, old_len - new_len)?;
             return Ok(addr);
         }
-        if old_len > vma.end - addr && new_len >= old_len {
-            return Err(Errno::EFAULT);
-        }
+        // What changes nothing may reach over the end, since Linux 6.17.
         if new_len == old_len && !fixed && !keep {
             return Ok(addr);
+        }
+        if old_len > vma.end - addr && (fixed || new_len >= old_len) {
+            return Err(Errno::EFAULT);
         }
         if m.vmas.len() + 3 > MAX_MAP_COUNT || m.total.saturating_add(new_len.saturating_sub(old_len)) > limit
         {

@@ -398,7 +398,7 @@ fn apply(r: &mut Rig, model: &mut Model, op: &Op) {
                     model.insert(to + i, (prot, byte));
                 }
             } else {
-                let one = (page..page + pages.min(new))
+                let one = (page..page + pages)
                     .all(|p| old_model.get(&p).is_some_and(|e| e.0 == old_model[&page].0));
                 assert!(!one, "a move within one mapping was refused: {got:?}");
                 // Linux, too, has removed the target by now in some of these cases.

@@ -231,6 +231,14 @@ impl Mm {
         self.vmas.range(..end).next_back().is_none_or(|(_, v)| v.end <= start)
     }
 
+    /// Whether a mapping that grows down begins at `end` or so little above it that its gap would be touched.
+    pub fn grows_onto(&self, end: Va) -> bool {
+        let above = self.vmas.range(end..).next();
+        above.is_some_and(|(start, v)| {
+            v.flags.contains(VmFlags::GROWSDOWN) && start.saturating_sub(end) < super::mmap::STACK_GAP
+        })
+    }
+
     /// Ranges within `start..end` that no piece backs.
     pub fn holes(&self, start: Va, end: Va) -> Vec<(Va, Va)> {
         let mut holes = Vec::new();

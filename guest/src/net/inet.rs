@@ -30,8 +30,8 @@ pub(super) fn source_for(dest: IpAddr) -> IpAddr {
 }
 
 impl Kernel {
-    pub(super) fn port_holders(&self, stream: bool, port: u16) -> impl Iterator<Item = (u64, &Socket)> {
-        let ids = self.objects.net.by_port.get(&(stream, port)).map_or(&[][..], Vec::as_slice);
+    pub(super) fn port_holders(&self, protocol: u8, port: u16) -> impl Iterator<Item = (u64, &Socket)> {
+        let ids = self.objects.net.by_port.get(&(protocol, port)).map_or(&[][..], Vec::as_slice);
         ids.iter().filter_map(|id| Some((*id, self.objects.net.sockets.get(*id)?)))
     }
 
@@ -41,7 +41,7 @@ impl Kernel {
         let both = |other: &Socket, option| {
             s.options.is_on(SOL_SOCKET, option) && other.options.is_on(SOL_SOCKET, option)
         };
-        self.port_holders(stream, s.local.port()).any(|(other_id, other)| {
+        self.port_holders(s.transport(), s.local.port()).any(|(other_id, other)| {
             let listening = matches!(other.state, State::Listening(_));
             other_id != id
                 && overlap(s, other)
@@ -50,13 +50,13 @@ impl Kernel {
         })
     }
 
-    fn hold_port(&mut self, id: u64, stream: bool, port: u16) {
-        self.objects.net.by_port.entry((stream, port)).or_default().push(id);
+    fn hold_port(&mut self, id: u64, protocol: u8, port: u16) {
+        self.objects.net.by_port.entry((protocol, port)).or_default().push(id);
     }
 
     pub(super) fn inet_release_port(&mut self, id: u64) {
         let Some(s) = self.objects.net.sockets.get(id) else { return };
-        let key = (s.style == Style::Stream, s.local.port());
+        let key = (s.transport(), s.local.port());
         if let Some(list) = self.objects.net.by_port.get_mut(&key) {
             list.retain(|x| *x != id);
             if list.is_empty() {
@@ -76,9 +76,9 @@ impl Kernel {
             let try_port = if port == 0 { ephemeral(first + i) } else { port };
             s.local = Address::Ip(ip, try_port);
             if !self.port_conflict(id, &s) {
-                let stream = s.style == Style::Stream;
+                let protocol = s.transport();
                 self.objects.net.get_mut(id)?.local = s.local;
-                self.hold_port(id, stream, try_port);
+                self.hold_port(id, protocol, try_port);
                 return Ok(());
             }
         }
@@ -149,7 +149,7 @@ impl Kernel {
         let any = self.inet_any(id);
         self.inet_autobind(id, any)?;
         let s = self.objects.net.get(id)?;
-        let taken = self.port_holders(true, s.local.port()).any(|(other_id, other)| {
+        let taken = self.port_holders(6, s.local.port()).any(|(other_id, other)| {
             let shared = s.options.is_on(SOL_SOCKET, SO_REUSEPORT)
                 && other.options.is_on(SOL_SOCKET, SO_REUSEPORT)
                 && s.cred.uid == other.cred.uid;
@@ -181,8 +181,9 @@ impl Kernel {
         Err(Errno::ENETUNREACH)
     }
 
-    /// The socket that listens on (streams) or receives at (datagrams) an address; `from` prefers a datagram socket connected to it.
-    pub(super) fn inet_target(&self, stream: bool, ip: IpAddr, port: u16, from: &Address) -> Option<u64> {
+    /// The socket that listens on (TCP) or receives at (others) an address; `from` prefers a datagram socket connected to it.
+    pub(super) fn inet_target(&self, protocol: u8, ip: IpAddr, port: u16, from: &Address) -> Option<u64> {
+        let stream = protocol == 6;
         let score = |s: &Socket| {
             let exact = matches!(s.local, Address::Ip(bound, _) if bound == ip);
             let connected = s.state == State::Connected;
@@ -196,7 +197,7 @@ impl Kernel {
             };
             s.covers(ip) && state
         };
-        self.port_holders(stream, port)
+        self.port_holders(protocol, port)
             .filter(|(_, s)| fits(s))
             .max_by_key(|(_, s)| score(s))
             .map(|(id, _)| id)
@@ -236,8 +237,14 @@ impl Kernel {
         s.remote = Address::Ip(ip, dest.1);
         s.error = None;
         s.in_progress = nonblock;
-        let Some(listener) = self.inet_target(true, ip, dest.1, &Address::Unnamed) else {
+        let Some(listener) = self.inet_target(6, ip, dest.1, &Address::Unnamed) else {
             let s = self.objects.net.get_mut(id)?;
+            if s.local == s.remote {
+                // Its own call answers it (RFC 9293, section 3.5: simultaneous initiation).
+                self.socket_join(id, id);
+                self.socket_wake(id);
+                return if nonblock { Err(Errno::EINPROGRESS) } else { Ok(Progress::Done(())) };
+            }
             s.refused();
             if !nonblock {
                 (s.error, s.shut_read, s.shut_write) = (None, false, false);
@@ -272,7 +279,8 @@ impl Kernel {
         let port = local.port();
         let c = self.objects.net.get_mut(child)?;
         (c.local, c.remote, c.options, c.cred) = (local, remote, options, cred);
-        self.hold_port(child, true, port);
+        c.listener = Some(listener);
+        self.hold_port(child, 6, port);
         self.socket_join(id, child);
         self.objects.net.get_mut(listener)?.ready.push_back(child);
         self.socket_wake(listener);
@@ -335,6 +343,7 @@ impl Socket {
     fn clone_name(&self) -> Socket {
         Socket {
             queue: Default::default(),
+            errors: Default::default(),
             ready: Default::default(),
             waiting: Default::default(),
             groups: Default::default(),

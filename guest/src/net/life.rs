@@ -27,6 +27,7 @@ impl Kernel {
         }
         let (object, room) = (self.new_object(), self.new_object());
         let cred = self.socket_cred(tid);
+        let creds = self.creds_of(tid);
         Ok(self.objects.net.sockets.insert(Socket {
             object,
             room,
@@ -40,7 +41,10 @@ impl Kernel {
             peer: None,
             queue: VecDeque::new(),
             bytes: 0,
+            errors: VecDeque::new(),
+            error_bytes: 0,
             ready: VecDeque::new(),
+            listener: None,
             waiting: VecDeque::new(),
             shut_read: false,
             shut_write: false,
@@ -49,6 +53,7 @@ impl Kernel {
             inode: None,
             cred,
             peer_cred: Cred::NOBODY,
+            owner: (creds.fsuid, creds.fsgid, 0o777),
             urgent: None,
             groups: BTreeSet::new(),
             options: Options::default(),
@@ -58,6 +63,12 @@ impl Kernel {
     /// Makes a file for a socket, with one reference. `flags` are O_NONBLOCK or 0.
     pub fn socket_file(&mut self, id: u64, flags: u32) -> u64 {
         self.files.insert(OpenFile { kind: FileKind::Socket(id), flags: flags | 2, pos: 0, refs: 1 })
+    }
+
+    /// Why a socket cannot be mapped: of those only TCP's can on Linux, to be read.
+    pub(crate) fn socket_unmappable(&self, file: u64, writes: bool) -> Option<Errno> {
+        let s = self.socket_of(file).and_then(|id| self.objects.net.get(id)).ok()?;
+        Some(if s.transport() == 6 && writes { Errno::EPERM } else { Errno::ENODEV })
     }
 
     /// The socket behind a file. ENOTSOCK.
@@ -129,6 +140,7 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let child = s.ready.pop_front().ok_or(Errno::EAGAIN)?;
+        self.objects.net.get_mut(child)?.listener = None;
         self.inet_admit_waiting(id);
         self.socket_wake_room(id);
         Ok(child)
@@ -210,6 +222,10 @@ impl Kernel {
         }
         while let Some(file) = self.objects.net.doomed.pop() {
             self.file_unref(file);
+            if self.objects.net.doomed.is_empty() {
+                // What was closed may have been the last way to others.
+                self.objects.net.doom_unreachable(&self.files);
+            }
         }
         self.objects.net.draining = false;
     }
@@ -224,6 +240,7 @@ impl Kernel {
             let files = self.objects.net.dequeue(id, 0, true);
             self.objects.net.doomed.extend(files);
         }
+        self.objects.net.forget_errors(id);
         self.socket_wake_room(id);
         if self.objects.net.get(id).is_ok_and(|s| !s.is_connection()) {
             self.objects.net.set_default(id, None);

@@ -17,6 +17,8 @@ use std::net::IpAddr;
 
 pub mod addr;
 mod ancillary;
+mod collect;
+mod errors;
 mod genetlink;
 pub mod iface;
 mod inet;
@@ -42,8 +44,7 @@ pub use urgent::Urgent;
 
 /// Bytes that all socket queues together may hold; sends fail with ENOBUFS beyond.
 pub const MAX_BUFFERED: usize = 64 << 20;
-/// Descriptors that may be under way in messages at once; sends fail with ETOOMANYREFS beyond. Sockets that only refer to each
-/// other by messages are never freed; this bounds them too.
+/// Descriptors that may be under way in messages at once; sends fail with ETOOMANYREFS beyond.
 pub const MAX_IN_FLIGHT: usize = 16384;
 /// Sockets that may exist at once (ENFILE beyond).
 pub const MAX_SOCKETS: usize = 65536;
@@ -114,6 +115,8 @@ pub struct Message {
     pub start: usize,
     /// The sender's address.
     pub from: Address,
+    /// The AF_UNIX socket that sent it, which may get a name later.
+    pub sender: Option<u64>,
     /// The sender.
     pub cred: Cred,
     /// Files that come with it; each holds a reference.
@@ -129,6 +132,8 @@ pub struct Message {
 pub struct Packet {
     /// Destination.
     pub to: IpAddr,
+    /// UDP-Lite: the bytes that the checksum covers, header included, where that is not all.
+    pub coverage: Option<u16>,
     /// Time to live, or hop limit.
     pub ttl: u8,
     /// Type of service, or traffic class.
@@ -153,7 +158,7 @@ pub struct Socket {
     pub family: Family,
     /// Type.
     pub style: Style,
-    /// NETLINK_ROUTE (0) or NETLINK_GENERIC (16); 0 in other families.
+    /// NETLINK_ROUTE (0) or NETLINK_GENERIC (16); IPPROTO_UDPLITE; else 0.
     pub protocol: i32,
     /// State.
     pub state: State,
@@ -169,8 +174,14 @@ pub struct Socket {
     pub queue: VecDeque<Message>,
     /// Unread bytes in `queue`.
     pub bytes: usize,
+    /// Errors that came back for datagrams (IP_RECVERR).
+    pub errors: VecDeque<errors::Returned>,
+    /// What they count for, bytes.
+    pub error_bytes: usize,
     /// Connections to accept.
     pub ready: VecDeque<u64>,
+    /// The listener in whose `ready` it is.
+    pub listener: Option<u64>,
     /// AF_INET streams that wait for room in `ready`.
     pub waiting: VecDeque<u64>,
     /// No more will be received: shutdown(2) here, or the other end is done.
@@ -187,6 +198,8 @@ pub struct Socket {
     pub cred: Cred,
     /// SO_PEERCRED.
     pub peer_cred: Cred,
+    /// User, group and permission bits that fstat(2) shows.
+    pub owner: (u32, u32, u32),
     /// TCP's urgent byte.
     pub urgent: Option<Urgent>,
     /// Multicast groups that it joined on the loopback interface.
@@ -208,7 +221,23 @@ impl Socket {
 
     /// Bytes that its queue counts for.
     pub fn charge(&self) -> usize {
-        self.bytes.saturating_add(self.queue.len().saturating_mul(OVERHEAD))
+        let messages = self.queue.len().saturating_mul(OVERHEAD);
+        self.bytes.saturating_add(messages).saturating_add(self.error_bytes)
+    }
+
+    /// Whether it speaks UDP-Lite.
+    pub fn is_lite(&self) -> bool {
+        self.transport() == 136
+    }
+
+    /// The number of the protocol whose ports it uses (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE); 0 where there are none.
+    pub fn transport(&self) -> u8 {
+        match (self.is_inet(), self.is_connection(), self.protocol == 136) {
+            (false, ..) => 0,
+            (true, true, _) => 6,
+            (true, false, false) => 17,
+            (true, false, true) => 136,
+        }
     }
 
     /// A connection did not come about.
@@ -232,14 +261,20 @@ pub struct Net {
     by_inode: BTreeMap<InodeId, u64>,
     /// Sockets bound to an abstract name, by SOCK_ number and name.
     by_name: BTreeMap<(i32, Vec<u8>), u64>,
-    /// Sockets that hold a port, by (stream, port).
-    by_port: BTreeMap<(bool, u16), Vec<u64>>,
+    /// Sockets that hold a port, by (protocol, port).
+    by_port: BTreeMap<(u8, u16), Vec<u64>>,
     /// AF_UNIX datagram sockets by the one that they send to.
     senders: BTreeMap<u64, BTreeSet<u64>>,
     /// Bytes in all queues.
     buffered: usize,
     /// Files in all queues.
     in_flight: usize,
+    /// Files in queues: how often each is in which socket's.
+    flying: BTreeMap<u64, BTreeMap<u64, usize>>,
+    /// At so many files in flight those that nobody can receive are looked for.
+    collect_at: usize,
+    /// Files in flight that were closed since then.
+    closed_in_flight: usize,
     /// Files of closed queues that are still to be released.
     doomed: Vec<u64>,
     /// `doomed` is being emptied.
@@ -266,8 +301,10 @@ impl Net {
             let peer = s.peer.and_then(|p| self.sockets.get(p));
             !s.is_connection() || peer.is_none_or(|p| p.peer == Some(id))
         };
+        let flying: usize = self.flying.values().flat_map(BTreeMap::values).sum();
         bytes == self.buffered
             && files == self.in_flight
+            && flying == files
             && self.doomed.is_empty()
             && self.sockets.iter().all(|(id, s)| counted(s) && joined(id, s))
             && self.senders.values().flatten().all(|id| self.sockets.get(*id).is_some())
@@ -307,6 +344,9 @@ impl Net {
         let before = s.charge();
         s.bytes = s.bytes.saturating_add(message.data.len());
         self.in_flight = self.in_flight.saturating_add(message.files.len());
+        for file in &message.files {
+            *self.flying.entry(*file).or_default().entry(id).or_default() += 1;
+        }
         match s.queue.back_mut() {
             Some(last)
                 if join
@@ -336,7 +376,24 @@ impl Net {
             s.queue.pop_front();
         }
         self.buffered = self.buffered.saturating_sub(before.saturating_sub(s.charge()));
-        self.in_flight = self.in_flight.saturating_sub(files.len());
+        self.landed(id, &files);
         files
+    }
+
+    /// Files have left a socket's queue.
+    fn landed(&mut self, id: u64, files: &[u64]) {
+        self.in_flight = self.in_flight.saturating_sub(files.len());
+        for file in files {
+            let Some(holders) = self.flying.get_mut(file) else { continue };
+            if let Some(n) = holders.get_mut(&id) {
+                *n = n.saturating_sub(1);
+                if *n == 0 {
+                    holders.remove(&id);
+                }
+            }
+            if holders.is_empty() {
+                self.flying.remove(file);
+            }
+        }
     }
 }

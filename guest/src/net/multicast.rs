@@ -123,12 +123,18 @@ impl Socket {
 
 impl Kernel {
     /// The sockets that a datagram to a group or to everybody goes to.
-    pub(super) fn inet_many(&self, to: IpAddr, port: u16, from: &super::addr::Address) -> Vec<u64> {
+    pub(super) fn inet_many(
+        &self,
+        protocol: u8,
+        to: IpAddr,
+        port: u16,
+        from: &super::addr::Address,
+    ) -> Vec<u64> {
         let group = to.is_multicast();
         if group && !self.objects.net.sockets.iter().any(|(_, s)| s.groups.contains(&to)) {
             return Vec::new();
         }
-        self.port_holders(false, port)
+        self.port_holders(protocol, port)
             .filter(|(_, s)| s.covers(to) && (s.state != super::State::Connected || s.remote == *from))
             .filter(|(_, s)| !group || s.wants_group(to))
             .map(|(id, _)| id)

@@ -360,12 +360,36 @@ impl Kernel {
                 self.objects.net.admit(data.len(), 0)?;
                 let from = Address::Netlink(0, 0);
                 let cred = Cred { pid: 0, uid: 0, gid: 0 };
-                let message = Message { data, start: 0, from, cred, files: Vec::new(), stamp, packet: None };
+                let message = Message {
+                    data,
+                    start: 0,
+                    from,
+                    sender: None,
+                    cred,
+                    files: Vec::new(),
+                    stamp,
+                    packet: None,
+                };
                 self.objects.net.enqueue(id, message, false);
             }
         }
         self.socket_wake(id);
         Ok(u64_of(data.len()))
+    }
+}
+
+impl Kernel {
+    /// Puts a message of the kernel into a netlink socket's queue, if that is still there and has room.
+    pub(crate) fn netlink_deliver(&mut self, id: u64, data: Vec<u8>) {
+        let Some(s) = self.objects.net.sockets.get(id) else { return };
+        if s.charge() > s.options.receive_buffer || self.objects.net.admit(data.len(), 0).is_err() {
+            return;
+        }
+        let (from, cred) = (Address::Netlink(0, 0), Cred { pid: 0, uid: 0, gid: 0 });
+        let (files, stamp) = (Vec::new(), self.platform.realtime());
+        let message = Message { data, start: 0, from, sender: None, cred, files, stamp, packet: None };
+        self.objects.net.enqueue(id, message, false);
+        self.socket_wake(id);
     }
 }
 

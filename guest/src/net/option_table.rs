@@ -1,7 +1,8 @@
 //! Options that are one integer: their defaults and which values they take (socket(7), ip(7), ipv6(7), tcp(7), udp(7)).
 
 use super::options::{
-    IPV6_V6ONLY, SO_PASSCRED, SO_REUSEADDR, SO_REUSEPORT, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, SOL_UDP,
+    IPV6_V6ONLY, RECEIVE_COVERAGE, SEND_COVERAGE, SO_PASSCRED, SO_REUSEADDR, SO_REUSEPORT, SOL_IP, SOL_IPV6,
+    SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_UDPLITE,
 };
 
 /// Which values an option takes.
@@ -104,11 +105,13 @@ pub(super) const KNOWN: &[Known] = &[
     known(SOL_UDP, 102, 0, Switch),               // UDP_NO_CHECK6_RX
     known(SOL_UDP, 103, 0, Range(0, 65535)),      // UDP_SEGMENT
     known(SOL_UDP, 104, 0, Switch),               // UDP_GRO
-    known(SOL_IPV6, 16, 64, OrDefault(0, 255)),   // IPV6_UNICAST_HOPS
-    known(SOL_IPV6, 18, 1, OrDefault(0, 255)),    // IPV6_MULTICAST_HOPS
-    known(SOL_IPV6, 19, 1, Range(0, 1)),          // IPV6_MULTICAST_LOOP
-    known(SOL_IPV6, 23, 1, Range(0, 5)),          // IPV6_MTU_DISCOVER
-    known(SOL_IPV6, 25, 0, Switch),               // IPV6_RECVERR
+    known(SOL_UDPLITE, SEND_COVERAGE, 0, Any),
+    known(SOL_UDPLITE, RECEIVE_COVERAGE, 0, Any),
+    known(SOL_IPV6, 16, 64, OrDefault(0, 255)), // IPV6_UNICAST_HOPS
+    known(SOL_IPV6, 18, 1, OrDefault(0, 255)),  // IPV6_MULTICAST_HOPS
+    known(SOL_IPV6, 19, 1, Range(0, 1)),        // IPV6_MULTICAST_LOOP
+    known(SOL_IPV6, 23, 1, Range(0, 5)),        // IPV6_MTU_DISCOVER
+    known(SOL_IPV6, 25, 0, Switch),             // IPV6_RECVERR
     known(SOL_IPV6, IPV6_V6ONLY, 0, Switch),
     known(SOL_IPV6, 29, 1, Range(0, 1)),       // IPV6_MULTICAST_ALL
     known(SOL_IPV6, 49, 0, Switch),            // IPV6_RECVPKTINFO

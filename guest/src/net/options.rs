@@ -16,6 +16,12 @@ pub const SOL_IP: u32 = 0;
 pub const SOL_TCP: u32 = 6;
 /// IPPROTO_UDP.
 pub const SOL_UDP: u32 = 17;
+/// IPPROTO_UDPLITE.
+pub const SOL_UDPLITE: u32 = 136;
+/// UDPLITE_SEND_CSCOV.
+pub const SEND_COVERAGE: u32 = 10;
+/// UDPLITE_RECV_CSCOV.
+pub const RECEIVE_COVERAGE: u32 = 11;
 /// IPPROTO_IPV6.
 pub const SOL_IPV6: u32 = 41;
 /// SOL_NETLINK.
@@ -36,6 +42,8 @@ pub const SO_RCVLOWAT: u32 = 18;
 pub const SO_TIMESTAMP: u32 = 29;
 /// SO_TIMESTAMPNS.
 pub const SO_TIMESTAMPNS: u32 = 35;
+/// SO_SELECT_ERR_QUEUE.
+pub const SO_SELECT_ERR_QUEUE: u32 = 45;
 /// IPV6_V6ONLY.
 pub const IPV6_V6ONLY: u32 = 26;
 
@@ -102,6 +110,11 @@ impl Options {
         self.get(level, name) != 0
     }
 
+    /// An integer option's value, if it was set.
+    pub fn given(&self, level: u32, name: u32) -> Option<i32> {
+        self.set.get(&(level, name)).copied()
+    }
+
     fn put(&mut self, level: u32, name: u32, value: i32) {
         self.set.insert((level, name), value);
     }
@@ -158,6 +171,11 @@ impl Socket {
             (SOL_SOCKET, _) if value.len() < 4 => return Err(Errno::EINVAL),
             (SOL_SOCKET, 7) => self.options.send_buffer = buffer(integer(value)?, 4608),
             (SOL_SOCKET, 8) => self.options.receive_buffer = buffer(integer(value)?, 2304),
+            // Ports can be shared, and credentials and security labels received, by some families only.
+            (SOL_SOCKET, SO_REUSEPORT) if !self.is_inet() && integer(value)? != 0 => {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            (SOL_SOCKET, SO_PASSCRED | 34) if self.is_inet() => return Err(Errno::EOPNOTSUPP),
             (SOL_SOCKET, 32 | 33) if !root => return Err(Errno::EPERM),
             (SOL_SOCKET, 32) => self.options.send_buffer = buffer(integer(value)?.max(0), 4608),
             (SOL_SOCKET, 33) => self.options.receive_buffer = buffer(integer(value)?.max(0), 2304),
@@ -194,7 +212,16 @@ impl Socket {
     }
 
     fn set_integer(&mut self, level: u32, name: u32, value: &[u8], root: bool) -> Result<(), Errno> {
+        // UDP's options are UDP-Lite's too, at either level; two are UDP-Lite's alone.
+        let level = match (level, name) {
+            (SOL_UDPLITE, SEND_COVERAGE | RECEIVE_COVERAGE) => level,
+            (SOL_UDPLITE, _) => SOL_UDP,
+            _ => level,
+        };
         let Some(known) = find(level, name) else { return Err(Errno::ENOPROTOOPT) };
+        if level == SOL_UDPLITE && !self.is_lite() {
+            return Err(Errno::ENOPROTOOPT);
+        }
         if known.rule == Rule::ReadOnly {
             return Err(Errno::ENOPROTOOPT);
         }
@@ -235,6 +262,8 @@ impl Socket {
                 // A stream's ECN bits are its own.
                 if stream { kept & 0xfc | was & 3 } else { kept & 0xff }
             }
+            (SOL_UDPLITE, _) if x != 0 && x < 8 => 8,
+            (SOL_UDPLITE, _) => x.min(0xffff),
             (SOL_IP, 33) if stream => return Err(Errno::EINVAL),
             (SOL_IPV6, IPV6_V6ONLY) if self.local.port() != 0 => return Err(Errno::EINVAL),
             (SOL_TCP, 2) if x != 0 && !(88..=32767).contains(&x) => return Err(Errno::EINVAL),
@@ -258,7 +287,7 @@ impl Socket {
             SOL_SOCKET => true,
             SOL_IP => self.is_inet(),
             SOL_TCP => self.is_inet() && stream,
-            SOL_UDP => self.is_inet() && !stream,
+            SOL_UDP | SOL_UDPLITE => self.is_inet() && !stream,
             SOL_IPV6 => self.family == Family::Inet6,
             SOL_NETLINK => self.family == Family::Netlink,
             _ => false,
@@ -276,11 +305,6 @@ impl Socket {
             .map_err(|e| if self.family == super::addr::Family::Inet { Errno::EOPNOTSUPP } else { e })?;
         let size = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let connected = self.state == State::Connected;
-        let protocol = match (self.is_inet(), self.is_connection()) {
-            (false, _) => self.protocol,
-            (true, true) => 6,
-            (true, false) => 17,
-        };
         let x = match (level, name) {
             (SOL_SOCKET, 3) => self.style.number(),
             (SOL_SOCKET, 4) => self.error.take().map_or(0, |e| i32::from(e.0)),
@@ -300,9 +324,12 @@ impl Socket {
             (SOL_SOCKET, 28) if connected => return Ok(self.remote.to_bytes(self.family)),
             (SOL_SOCKET, 28) => return Err(Errno::ENOTCONN),
             (SOL_SOCKET, 30) => i32::from(matches!(self.state, State::Listening(_))),
-            (SOL_SOCKET, 38) => protocol,
+            (SOL_SOCKET, 38) if !self.is_inet() => self.protocol,
+            (SOL_SOCKET, 38) => i32::from(self.transport()),
+            (SOL_UDPLITE, name) if find(SOL_UDP, name).is_some() => self.options.get(SOL_UDP, name),
             (SOL_SOCKET, 39) => i32::from(self.family.number()),
             (SOL_SOCKET, 57) => return Ok(self.object.to_le_bytes().to_vec()), // SO_COOKIE
+            (SOL_SOCKET, SO_PASSCRED | 34) if self.is_inet() => return Err(Errno::EOPNOTSUPP),
             (SOL_SOCKET, 42) => -1,
             (SOL_SOCKET, 60) => 0,
             (SOL_IP, 4) => return Ok(Vec::new()), // IP_OPTIONS

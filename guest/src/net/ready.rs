@@ -1,6 +1,6 @@
 //! Readiness of sockets: what poll(2) sees, and how much room there is to send.
 
-use super::options::{SO_RCVLOWAT, SOL_SOCKET};
+use super::options::{SO_RCVLOWAT, SO_SELECT_ERR_QUEUE, SOL_SOCKET};
 use super::{MAX_QUEUE, Socket, State};
 use crate::kernel::Kernel;
 use crate::num::us;
@@ -16,14 +16,22 @@ impl Kernel {
 
     /// POLL* events of a socket.
     pub fn socket_poll(&self, id: u64) -> u32 {
-        use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM};
+        use crate::poll::{
+            POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+        };
         let Some(s) = self.objects.net.sockets.get(id) else { return POLLERR };
         let input = POLLIN | POLLRDNORM;
-        let output = POLLOUT | POLLWRNORM;
+        // TCP alone has no band for what may be sent before the rest.
+        let tcp = s.is_inet() && s.is_connection();
+        let output = POLLOUT | POLLWRNORM | if tcp { 0 } else { POLLWRBAND };
         if let State::Listening(_) = s.state {
             return if s.ready.is_empty() { 0 } else { input };
         }
         let mut mask = if s.error.is_some() { POLLERR } else { 0 };
+        if !s.errors.is_empty() {
+            let also = if s.options.is_on(SOL_SOCKET, SO_SELECT_ERR_QUEUE) { POLLPRI } else { 0 };
+            mask |= POLLERR | also;
+        }
         if s.state == State::Connecting {
             return mask;
         }
@@ -34,7 +42,6 @@ impl Kernel {
         if s.shut_read {
             mask |= POLLRDHUP | input;
         }
-        let tcp = s.is_inet() && s.is_connection();
         let least =
             if tcp { us(u64::try_from(s.options.get(SOL_SOCKET, SO_RCVLOWAT)).unwrap_or(1)) } else { 1 };
         // The urgent byte alone is no input.

@@ -5,7 +5,7 @@ use super::options::{SO_PASSCRED, SO_RCVLOWAT, SOL_SOCKET};
 use super::transfer::{
     Attempt, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, PIECE, Progress, Received,
 };
-use super::{State, Style};
+use super::{Cred, State, Style};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{u64_of, us};
@@ -55,7 +55,7 @@ impl Kernel {
         let want = Want { tid, id, iovecs, flags, nonblock, attempt };
         let tcp = s.is_inet() && s.is_connection();
         if want.has(MSG_ERRQUEUE) && s.is_inet() {
-            return Err(Errno::EAGAIN);
+            return self.receive_error(&want).map(Progress::Done);
         }
         // UDP and netlink do not look at the flag.
         if want.has(MSG_OOB) && (tcp || s.family == Family::Unix) {
@@ -67,6 +67,9 @@ impl Kernel {
     /// What a receive from an empty queue does: 0 bytes, an error, or (`None`) waiting.
     fn empty_queue(&mut self, id: u64) -> Result<Option<()>, Errno> {
         let s = self.objects.net.get_mut(id)?;
+        if s.family == Family::Unix && s.style == Style::Stream && s.state != State::Connected {
+            return Err(Errno::EINVAL);
+        }
         // An orderly end goes before an error that a later send met.
         let fin = s.shut_read && s.error == Some(Errno::EPIPE);
         if !(fin && s.is_inet())
@@ -77,10 +80,9 @@ impl Kernel {
         if s.shut_read {
             return Ok(Some(()));
         }
-        match (s.style, s.state) {
+        match s.state {
             _ if !s.is_connection() => Ok(None),
-            (_, State::Connected | State::Connecting) => Ok(None),
-            (Style::Stream, _) if !s.is_inet() => Err(Errno::EINVAL),
+            State::Connected | State::Connecting => Ok(None),
             _ => Err(Errno::ENOTCONN),
         }
     }
@@ -102,6 +104,27 @@ impl Kernel {
             }
         }
         Ok(Progress::Done(got))
+    }
+
+    /// The oldest error of the queue, with the beginning of the datagram that met it. EAGAIN when there is none.
+    fn receive_error(&mut self, w: &Want<'_>) -> Result<Received, Errno> {
+        let returned = self.objects.net.take_error(w.id).ok_or(Errno::EAGAIN)?;
+        let s = self.objects.net.get(w.id)?;
+        let (from, control) = returned.shown(s.family);
+        let room = us(w.room(MAX_RW_COUNT));
+        let want = returned.data.len().min(room);
+        let part = returned.data.get(..want).unwrap_or_default();
+        if self.scatter(w.tid, w.iovecs, part) < want {
+            return Err(Errno::EFAULT);
+        }
+        let cut = if returned.data.len() > room { MSG_TRUNC } else { 0 };
+        Ok(Received {
+            bytes: u64_of(want),
+            from: Some(from),
+            controls: vec![control],
+            flags: MSG_ERRQUEUE | cut,
+            ..Received::default()
+        })
     }
 
     fn receive_stream(&mut self, w: &Want<'_>) -> Result<Progress<Received>, Errno> {
@@ -135,7 +158,13 @@ impl Kernel {
                     break;
                 }
                 match self.empty_queue(id) {
-                    Ok(Some(())) => break,
+                    Ok(Some(())) => {
+                        // Nobody sent the end, and that is what it says.
+                        if wants_cred && got.cred.is_none() && family == Family::Unix {
+                            got.cred = Some(Cred { pid: 0, uid: 0, gid: 0 });
+                        }
+                        break;
+                    }
                     Ok(None) => {}
                     Err(_) if done > 0 => break,
                     Err(e) => return Err(e),
@@ -155,8 +184,10 @@ impl Kernel {
             }
             let want = us(total - done).min(limit).min(m.rest().len());
             let (cred, rest) = (m.cred, m.rest().len());
-            if family == Family::Unix && m.from != Address::Unnamed && got.from.is_none() {
-                got.from = Some(m.from.to_bytes(family));
+            let named = m.sender.and_then(|id| self.objects.net.sockets.get(id)).map(|s| &s.local);
+            let from = named.unwrap_or(&m.from);
+            if family == Family::Unix && *from != Address::Unnamed && got.from.is_none() {
+                got.from = Some(from.to_bytes(family));
             }
             let n = if w.has(MSG_TRUNC) && family != Family::Unix {
                 want // TCP drops instead of copying.
@@ -210,7 +241,7 @@ impl Kernel {
     fn receive_message(&mut self, w: &Want<'_>) -> Result<Progress<Received>, Errno> {
         let id = w.id;
         let s = self.objects.net.get_mut(id)?;
-        let (object, family) = (s.object, s.family);
+        let (object, room, family) = (s.object, us(w.room(MAX_RW_COUNT)), s.family);
         if s.style == Style::SeqPacket && s.state != State::Connected {
             return Err(Errno::ENOTCONN);
         }
@@ -218,7 +249,8 @@ impl Kernel {
             return Err(e);
         }
         let wants_cred = s.options.is_on(SOL_SOCKET, SO_PASSCRED);
-        let Some(m) = s.queue.front() else {
+        let Some(m) = self.objects.net.get(id)?.queue.front() else {
+            let s = self.objects.net.get(id)?;
             let datagrams = !s.is_connection();
             if self.empty_queue(id)?.is_some() && !(datagrams && w.nonblock) {
                 return Ok(Progress::Done(Received::default()));
@@ -228,14 +260,14 @@ impl Kernel {
             }
             return Ok(w.attempt.sleep(WaitKey::Object(object), 0));
         };
-        let room = us(w.room(MAX_RW_COUNT));
         let (length, cred) = (m.data.len(), m.cred);
-        let from = match (family, &m.from) {
+        let named = m.sender.and_then(|id| self.objects.net.sockets.get(id)).map(|s| &s.local);
+        let from = match (family, named.unwrap_or(&m.from)) {
             (Family::Unix, Address::Unnamed) => None,
             (_, from) => Some(from.to_bytes(family)),
         };
         let mut files = m.files.clone();
-        let controls = s.shown_controls(m);
+        let controls = self.objects.net.get(id)?.shown_controls(m);
         let want = room.min(length);
         let moved = self.scatter_message(w, 0, 0, want);
         if w.has(MSG_PEEK) {

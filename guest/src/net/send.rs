@@ -52,6 +52,9 @@ impl Kernel {
         if !s.is_inet() && m.to.is_some() {
             return Err(if s.state == State::Connected { Errno::EISCONN } else { Errno::EOPNOTSUPP });
         }
+        if !s.is_inet() && !matches!(s.state, State::Connected | State::Connecting) {
+            return Err(Errno::ENOTCONN);
+        }
         if s.is_inet() && s.error.is_some() {
             return Err(s.error.take().unwrap_or(Errno::EPIPE));
         }
@@ -61,8 +64,7 @@ impl Kernel {
         match s.state {
             State::Connected => Ok(()),
             State::Connecting => Err(Errno::EAGAIN),
-            _ if s.is_inet() => Err(Errno::EPIPE),
-            _ => Err(Errno::ENOTCONN),
+            _ => Err(Errno::EPIPE),
         }
     }
 
@@ -106,6 +108,7 @@ impl Kernel {
             }
             let want = us(total - done).min(room).min(PIECE);
             let files = if done == 0 { m.files.clone() } else { Vec::new() };
+            self.socket_make_way(files.len());
             if let Err(e) = self.objects.net.admit(want, files.len()) {
                 return if done > 0 { Ok(Progress::Done(done)) } else { Err(e) };
             }
@@ -132,11 +135,16 @@ impl Kernel {
         }
     }
 
-    /// Sends bytes of kernel memory on a stream, as many as there is room for. EAGAIN, EINVAL and as send(2).
+    /// Sends bytes of kernel memory: on a stream as many as there is room for, else as one message. EAGAIN and as send(2).
     pub fn socket_push(&mut self, tid: Tid, file: u64, data: &[u8]) -> Result<usize, Errno> {
         let id = self.socket_of(file)?;
         if self.objects.net.get(id)?.style != Style::Stream {
-            return Err(Errno::EINVAL);
+            let (own, flags) = (Some(data.to_vec()), MSG_DONTWAIT);
+            let m = Outgoing { own, flags, ..Outgoing::default() };
+            return match self.socket_send(tid, file, &m)? {
+                Progress::Done(n) => Ok(us(n)),
+                Progress::Sleep(_) => Err(Errno::EAGAIN),
+            };
         }
         let m = Outgoing::default();
         let w = Sending { tid, id, m: &m, nonblock: true, attempt: Attempt::default() };
@@ -159,13 +167,13 @@ impl Kernel {
             self.file_ref(*file);
         }
         let cred = w.m.cred.unwrap_or_else(|| self.socket_cred(w.tid));
-        let (stream, from) = match self.objects.net.get(w.id) {
-            Ok(s) if s.style == Style::Stream && s.is_inet() => (true, Address::Unnamed),
-            Ok(s) => (s.style == Style::Stream, s.local.clone()),
-            Err(_) => (false, Address::Unnamed),
+        let (stream, from, sender) = match self.objects.net.get(w.id) {
+            Ok(s) if s.style == Style::Stream && s.is_inet() => (true, Address::Unnamed, None),
+            Ok(s) => (s.style == Style::Stream, s.local.clone(), Some(w.id)),
+            Err(_) => (false, Address::Unnamed, None),
         };
         let stamp = if stream { 0 } else { self.platform.realtime() };
-        let message = Message { data, start: 0, from, cred, files, stamp, packet: None };
+        let message = Message { data, start: 0, from, sender, cred, files, stamp, packet: None };
         self.objects.net.enqueue(to, message, stream);
         self.socket_wake(to);
     }

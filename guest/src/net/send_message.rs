@@ -10,7 +10,6 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{low8, u64_of};
 use crate::task::Tid;
-use crate::vfs::file::iovec_total;
 use crate::wait::WaitKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,15 +25,18 @@ fn header(s: &Socket, m: &Outgoing, to: IpAddr) -> Packet {
         (IpAddr::V4(_), many) => (byte(SOL_IP, if many { 33 } else { 2 }), byte(SOL_IP, 1)),
         (IpAddr::V6(_), many) => (byte(SOL_IPV6, if many { 18 } else { 16 }), byte(SOL_IPV6, 67)),
     };
-    Packet { to, ttl: m.ttl.unwrap_or(ttl), tos: m.tos.unwrap_or(tos) }
+    Packet { to, coverage: None, ttl: m.ttl.unwrap_or(ttl), tos: m.tos.unwrap_or(tos) }
 }
 
 impl Kernel {
     /// All of a message that must be sent whole. EMSGSIZE, EFAULT.
     pub(super) fn gather_message(&mut self, tid: Tid, m: &Outgoing, most: u64) -> Result<Vec<u8>, Errno> {
-        let total = iovec_total(&m.iovecs);
+        let total = m.bytes();
         if total > most {
             return Err(Errno::EMSGSIZE);
+        }
+        if let Some(data) = &m.own {
+            return Ok(data.clone());
         }
         let data = self.gather(tid, &m.iovecs);
         if u64_of(data.len()) == total { Ok(data) } else { Err(Errno::EFAULT) }
@@ -44,26 +46,36 @@ impl Kernel {
     pub(super) fn send_unix(&mut self, w: &Sending<'_>) -> Result<Progress<u64>, Errno> {
         let id = w.id;
         let s = self.objects.net.get_mut(id)?;
-        if let Some(e) = s.error.take() {
+        let style = s.style;
+        let (limit, state, shut, peer) = (s.options.send_buffer, s.state, s.shut_write, s.peer);
+        let packets = style == Style::SeqPacket;
+        if packets && let Some(e) = s.error.take() {
             return Err(e);
         }
-        let style = s.style;
-        let (limit, state, shut) = (s.options.send_buffer, s.state, s.shut_write);
-        let to = match (&w.m.to, s.peer) {
-            (_, peer) if style == Style::SeqPacket => {
-                if state != State::Connected {
-                    return Err(Errno::ENOTCONN);
-                }
-                peer.ok_or(Errno::EPIPE)?
-            }
+        if packets && state != State::Connected {
+            return Err(Errno::ENOTCONN);
+        }
+        // The order of these is Linux's.
+        self.unix_autobind(w.tid, id)?;
+        let total = w.m.bytes();
+        if total > u64_of(limit).saturating_sub(32) {
+            return Err(Errno::EMSGSIZE);
+        }
+        if let Some(e) = self.objects.net.get_mut(id)?.error.take() {
+            return Err(e);
+        }
+        if shut {
+            return Err(Errno::EPIPE);
+        }
+        let data = self.gather_message(w.tid, w.m, total)?;
+        let to = match (&w.m.to, peer) {
+            (_, peer) if packets => peer.ok_or(Errno::EPIPE)?,
             (Some(address), _) => {
                 let address = address.clone();
                 self.unix_target(w.tid, &address, Style::Datagram)?
             }
-            (None, Some(peer)) => peer,
-            (None, None) => return Err(Errno::ENOTCONN),
+            (None, peer) => peer.ok_or(Errno::ENOTCONN)?,
         };
-        let data = self.gather_message(w.tid, w.m, u64_of(limit).saturating_sub(32))?;
         let Some(target) = self.objects.net.sockets.get(to) else {
             self.objects.net.set_default(id, None);
             self.objects.net.get_mut(id)?.state = State::Idle;
@@ -72,7 +84,7 @@ impl Kernel {
         if style == Style::Datagram && target.peer.is_some_and(|p| p != id) {
             return Err(Errno::EPERM);
         }
-        if shut || target.shut_read {
+        if target.shut_read {
             return Err(Errno::EPIPE);
         }
         let paired = target.peer == Some(id);
@@ -84,6 +96,7 @@ impl Kernel {
             }
             return Ok(w.attempt.sleep(WaitKey::Object(if paired { own } else { room }), 0));
         }
+        self.socket_make_way(w.m.files.len());
         self.objects.net.admit(data.len(), w.m.files.len())?;
         let n = u64_of(data.len());
         self.deliver_message(w, to, data, w.m.files.clone());
@@ -100,7 +113,7 @@ impl Kernel {
         };
         let Address::Ip(ip, port) = dest else { return Err(Errno::EINVAL) };
         let most = if ip.is_ipv4() { MAX_UDP } else { MAX_UDP6 };
-        if iovec_total(&m.iovecs) > 0xffff {
+        if m.bytes() > 0xffff {
             return Err(Errno::EMSGSIZE);
         }
         if port == 0 {
@@ -120,28 +133,37 @@ impl Kernel {
         if let Some(e) = s.error.take() {
             return Err(e);
         }
-        let connected = s.state == State::Connected;
-        let reports = connected || s.options.is_on(SOL_IP, 11) || s.options.is_on(SOL_IPV6, 25);
         if s.shut_write {
             return Err(Errno::EPIPE);
         }
         let data = self.gather_message(tid, m, most)?;
         let n = u64_of(data.len());
         let from = self.inet_sender(id, ip, m.source);
+        let s = self.objects.net.get(id)?;
+        let protocol = s.transport();
+        let packet = Packet { coverage: s.coverage(data.len()), ..packet };
         let targets = if is_many(ip) {
-            self.inet_many(ip, port, &from)
+            self.inet_many(protocol, ip, port, &from)
         } else {
-            self.inet_target(false, ip, port, &from).into_iter().collect()
+            self.inet_target(protocol, ip, port, &from).into_iter().collect()
         };
-        if targets.is_empty() && !is_many(ip) && reports {
-            self.objects.net.get_mut(id)?.error = Some(Errno::ECONNREFUSED);
-            self.socket_wake(id);
+        if targets.is_empty() && !is_many(ip) {
+            self.inet_refused(id, (ip, port), &data);
         }
         let (cred, stamp) = (self.socket_cred(tid), self.platform.realtime());
-        let message = Message { data, start: 0, from, cred, files: Vec::new(), stamp, packet: Some(packet) };
+        let message = Message {
+            data,
+            start: 0,
+            from,
+            sender: None,
+            cred,
+            files: Vec::new(),
+            stamp,
+            packet: Some(packet),
+        };
         for to in targets {
             let t = self.objects.net.get(to)?;
-            let room = t.charge() < t.options.receive_buffer && !t.shut_read;
+            let room = t.charge() < t.options.receive_buffer && t.takes(&packet);
             if room && self.objects.net.admit(message.data.len(), 0).is_ok() {
                 self.objects.net.enqueue(to, message.clone(), false);
                 self.socket_wake(to);

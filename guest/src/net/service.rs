@@ -23,7 +23,7 @@ impl Kernel {
             self.objects.net.admit(n, 0)?;
             let cred = self.socket_cred(0);
             let (from, files) = (Address::Unnamed, Vec::new());
-            let message = Message { data, start: 0, from, cred, files, stamp: 0, packet: None };
+            let message = Message { data, start: 0, from, sender: None, cred, files, stamp: 0, packet: None };
             self.objects.net.enqueue(peer, message, true);
             self.socket_wake(peer);
         }

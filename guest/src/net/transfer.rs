@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use crate::num::u64_of;
 use crate::platform::Ns;
 use crate::task::Tid;
+use crate::vfs::file::iovec_total;
 use crate::wait::{Block, Cause, Outcome, Restart, WaitKey};
 use std::net::IpAddr;
 
@@ -22,7 +23,7 @@ pub const MSG_DONTWAIT: u32 = 0x40;
 pub const MSG_WAITALL: u32 = 0x100;
 /// MSG_NOSIGNAL.
 pub const MSG_NOSIGNAL: u32 = 0x4000;
-/// MSG_ERRQUEUE: errors are never queued.
+/// MSG_ERRQUEUE.
 pub const MSG_ERRQUEUE: u32 = 0x2000;
 /// MSG_OOB: TCP's urgent byte.
 pub const MSG_OOB: u32 = 1;
@@ -73,6 +74,8 @@ impl Attempt {
 pub struct Outgoing {
     /// User memory: (address, length).
     pub iovecs: Vec<(u64, u64)>,
+    /// Memory of the kernel that is sent instead.
+    pub own: Option<Vec<u8>>,
     /// MSG_ flags.
     pub flags: u32,
     /// Destination, if one was given.
@@ -89,6 +92,16 @@ pub struct Outgoing {
     pub source: Option<IpAddr>,
     /// The loopback interface was named by IP_PKTINFO or IPV6_PKTINFO.
     pub device: bool,
+}
+
+impl Outgoing {
+    /// How many bytes are to be sent.
+    pub fn bytes(&self) -> u64 {
+        match &self.own {
+            Some(data) => u64_of(data.len()),
+            None => iovec_total(&self.iovecs),
+        }
+    }
 }
 
 /// One control message.
@@ -236,7 +249,7 @@ impl Kernel {
         (s.remote, s.in_progress) = (Address::Unnamed, false);
         let broken = (was == State::Connected).then_some(Errno::ECONNRESET);
         (s.error, s.shut_read, s.shut_write, s.urgent) = (broken, false, false, None);
-        let peer = s.peer.take();
+        let peer = s.peer.take().filter(|p| *p != id);
         if let Some(p) = peer.and_then(|p| self.objects.net.sockets.get_mut(p)) {
             (p.peer, p.state, p.error) = (None, State::Idle, Some(Errno::ECONNRESET));
             (p.shut_read, p.shut_write) = (true, true);

@@ -1,6 +1,7 @@
 //! Names of AF_UNIX sockets and connections between them (unix(7)).
 
 use super::addr::Address;
+use super::options::{SO_PASSCRED, SOL_SOCKET};
 use super::transfer::{Attempt, Progress};
 use super::{Cred, Socket, State, Style};
 use crate::abi::AT_FDCWD;
@@ -22,6 +23,13 @@ impl Kernel {
     pub(super) fn unix_bind(&mut self, tid: Tid, id: u64, address: Address) -> Result<(), Errno> {
         let s = self.objects.net.get(id)?;
         if s.local != Address::Unnamed {
+            // A path is looked at first.
+            if let Address::Path(path) = &address
+                && let walk = self.resolve(tid, AT_FDCWD, path, false)?
+                && (walk.inode.is_some() || walk.file.is_some())
+            {
+                return Err(Errno::EADDRINUSE);
+            }
             // Linux lets a bound socket ask for an automatic name again.
             return if address == Address::Unnamed { Ok(()) } else { Err(Errno::EINVAL) };
         }
@@ -102,6 +110,15 @@ impl Kernel {
         if self.objects.net.get(id)?.style != style { Err(Errno::EPROTOTYPE) } else { Ok(id) }
     }
 
+    /// A socket that shows credentials gets a name before it tells anybody anything.
+    pub(super) fn unix_autobind(&mut self, tid: Tid, id: u64) -> Result<(), Errno> {
+        let s = self.objects.net.get(id)?;
+        if s.local == Address::Unnamed && s.options.is_on(SOL_SOCKET, SO_PASSCRED) {
+            self.unix_bind(tid, id, Address::Unnamed)?;
+        }
+        Ok(())
+    }
+
     /// connect(2) of a stream or packet socket. EISCONN, EINVAL, ECONNREFUSED, EAGAIN and as [`Kernel::unix_target`].
     pub(super) fn unix_connect(
         &mut self,
@@ -111,6 +128,7 @@ impl Kernel {
         nonblock: bool,
         attempt: &Attempt,
     ) -> Result<Progress<()>, Errno> {
+        self.unix_autobind(tid, id)?;
         let s = self.objects.net.get(id)?;
         let style = s.style;
         let target = self.unix_target(tid, address, style)?;
@@ -136,6 +154,7 @@ impl Kernel {
         let from = self.objects.net.get(id)?.local.clone();
         let c = self.objects.net.get_mut(child)?;
         (c.local, c.remote, c.peer_cred, c.cred) = (local.clone(), from, mine, cred);
+        c.listener = Some(target);
         let s = self.objects.net.get_mut(id)?;
         (s.remote, s.peer_cred) = (local, cred);
         self.socket_join(id, child);
@@ -147,6 +166,7 @@ impl Kernel {
 
     /// Gives a datagram socket a default destination. EPERM and as [`Kernel::unix_target`].
     pub(super) fn unix_set_default(&mut self, tid: Tid, id: u64, address: &Address) -> Result<(), Errno> {
+        self.unix_autobind(tid, id)?;
         let target = self.unix_target(tid, address, Style::Datagram)?;
         let t = self.objects.net.get(target)?;
         if t.peer.is_some_and(|p| p != id) {

@@ -154,6 +154,7 @@ impl Platform for FakePlatform {
         len: u64,
         file: BorrowedFd<'_>,
         offset: u64,
+        _shared: bool,
     ) -> Result<(), PlatformError> {
         self.discard(gpa, len)?;
         let mut page = vec![0; us(PAGE_SIZE)];

@@ -293,7 +293,7 @@ mod tests {
 
     fn push(k: &mut Kernel, file: u64, data: &[u8]) {
         let f: OpenFile = k.open_file(file).unwrap();
-        k.file_push(&f, 0, data, true).unwrap();
+        k.file_push(&f, 0, data).unwrap();
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub const POLLRDNORM: u32 = 64;
 /// poll(2).
 pub const POLLWRNORM: u32 = 256;
 /// poll(2).
+pub const POLLWRBAND: u32 = 512;
+/// poll(2).
 pub const POLLRDHUP: u32 = 0x2000;
 /// Events that mean input.
 pub(crate) const INPUT: u32 = 1 | 2 | 64 | 128 | 0x2000;

@@ -64,7 +64,8 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
     let (in_id, from) = end(c, input, false)?;
     let mut pos = position(c, offset, &from)?;
     let (out_id, to) = end(c, out, true)?;
-    if !matches!(from.kind, FileKind::Device(..)) {
+    let nothing = count == 0 && matches!(from.kind, FileKind::Inode(_));
+    if !nothing && !matches!(from.kind, FileKind::Device(..)) {
         regular(c, &from).map_err(|_| Errno::EINVAL)?;
     }
     if to.flags & O_APPEND != 0 || count.cast_signed() < 0 {
@@ -82,7 +83,11 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
         let pushed = match to.kind {
             FileKind::Socket(_) => c.k.socket_push(c.tid, out_id, data),
             FileKind::Inode(inode) => c.k.inode_write(inode, out_pos, data),
-            _ => c.k.file_push(&to, out_pos, data, false),
+            FileKind::Pipe { pipe, .. } => super::splice::lend(c, pipe, pos, data),
+            FileKind::Device(..) | FileKind::HostStream(_) | FileKind::Tty(_) | FileKind::Work => {
+                c.k.file_push(&to, out_pos, data)
+            }
+            _ => Err(Errno::EINVAL),
         };
         match pushed {
             Ok(n) => {
@@ -124,15 +129,20 @@ fn sendfile(c: &mut Context<'_>, &[out, input, offset, count, ..]: &[u64; 6]) ->
 }
 
 fn copy_file_range(c: &mut Context<'_>, &[input, in_va, out, out_va, count, flags]: &[u64; 6]) -> SysResult {
-    let in_id = c.k.file_of(c.tid, int(input))?;
-    let out_id = c.k.file_of(c.tid, int(out))?;
+    let in_id = c.k.usable_file_of(c.tid, int(input))?;
+    let out_id = c.k.usable_file_of(c.tid, int(out))?;
     let (from, to) = (c.k.open_file(in_id)?, c.k.open_file(out_id)?);
     let mut in_pos = if in_va == 0 { from.pos } else { c.k.get_u64(c.tid, in_va)? };
     let mut out_pos = if out_va == 0 { to.pos } else { c.k.get_u64(c.tid, out_va)? };
     if low32(flags) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (source, target) = (regular(c, &from)?, regular(c, &to)?);
+    let source = regular(c, &from);
+    if let (Err(Errno::EINVAL), Err(e)) = (source, regular(c, &to)) {
+        // A directory on either side is said first.
+        return Err(e);
+    }
+    let (source, target) = (source?, regular(c, &to)?);
     end(c, input, false)?;
     end(c, out, true)?;
     if to.flags & O_APPEND != 0 {

@@ -29,13 +29,7 @@ pub const TABLE: &[Entry] = &[
     ),
     Entry::full(287, "timerfd_gettime", &[Fd, Ptr], timerfd_gettime),
     Entry::partial(289, "signalfd4", &[Fd, Ptr, Uint, Hex], SIGNALFD, signalfd4),
-    Entry::partial(
-        319,
-        "memfd_create",
-        &[Path, Hex],
-        "no huge pages; sealing against writes ignores mappings that exist",
-        memfd_create,
-    ),
+    Entry::partial(319, "memfd_create", &[Path, Hex], "no huge pages", memfd_create),
     Entry::partial(
         447,
         "memfd_secret",
@@ -58,7 +52,7 @@ fn timerfd_create(c: &mut Context<'_>, &[clock, flags, ..]: &[u64; 6]) -> SysRes
 
 /// The timer behind a descriptor. EBADF, EINVAL.
 fn timer(c: &Context<'_>, fd: u64) -> Result<u64, Errno> {
-    let file = c.k.file_of(c.tid, int(fd))?;
+    let file = c.k.usable_file_of(c.tid, int(fd))?;
     match c.k.open_file(file)?.kind {
         FileKind::TimerFd(id) => Ok(id),
         _ => Err(Errno::EINVAL),
@@ -115,7 +109,7 @@ fn signalfd4(c: &mut Context<'_>, &[fd, mask, size, flags, ..]: &[u64; 6]) -> Sy
         let file = c.k.signalfd_open(c.tid, mask, flags & O_NONBLOCK);
         return ret(u64::from(c.k.install_fd(c.tid, file, flags & CLOEXEC != 0)?));
     }
-    let file = c.k.file_of(c.tid, int(fd))?;
+    let file = c.k.usable_file_of(c.tid, int(fd))?;
     let FileKind::SignalFd(id) = c.k.open_file(file)?.kind else { return Err(Errno::EINVAL) };
     let s = c.k.objects.signalfds.get_mut(id).ok_or(Errno::EINVAL)?;
     s.mask = mask;

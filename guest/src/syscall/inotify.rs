@@ -43,7 +43,7 @@ fn make(c: &mut Context<'_>, flags: u32) -> SysResult {
 
 /// The queue behind a descriptor. EBADF, EINVAL.
 fn queue(c: &Context<'_>, fd: u64) -> Result<u64, Errno> {
-    let file = c.k.file_of(c.tid, int(fd))?;
+    let file = c.k.usable_file_of(c.tid, int(fd))?;
     match c.k.open_file(file)?.kind {
         FileKind::Inotify(id) => Ok(id),
         _ => Err(Errno::EINVAL),
@@ -55,7 +55,7 @@ fn add_watch(c: &mut Context<'_>, &[fd, path, mask, ..]: &[u64; 6]) -> SysResult
     if mask & !KNOWN != 0 || mask & KNOWN == 0 {
         return Err(Errno::EINVAL);
     }
-    c.k.file_of(c.tid, int(fd))?;
+    c.k.usable_file_of(c.tid, int(fd))?;
     if mask & g::IN_MASK_ADD != 0 && mask & g::IN_MASK_CREATE != 0 {
         return Err(Errno::EINVAL);
     }

@@ -19,7 +19,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(30, "shmat", &[Arg::Int, Arg::Ptr, Arg::Octal], shmat),
     Entry::partial(31, "shmctl", &[Arg::Int, Arg::Int, Arg::Ptr], "locking has no effect", shmctl),
     Entry::partial(64, "semget", &[Arg::Hex, Arg::Int, FLAGS], "1,048,576 semaphores in all", semget),
-    Entry::full(65, "semop", &[Arg::Int, Arg::Ptr, Arg::Uint], semop),
+    Entry::partial(65, "semop", &[Arg::Int, Arg::Ptr, Arg::Uint], UNDO, semop),
     Entry::full(66, "semctl", &[Arg::Int, Arg::Int, Arg::Int, Arg::Hex], semctl),
     Entry::full(67, "shmdt", &[Arg::Ptr], shmdt),
     Entry::full(68, "msgget", &[Arg::Hex, FLAGS], msgget),
@@ -32,8 +32,10 @@ pub const TABLE: &[Entry] = &[
     ),
     Entry::full(70, "msgrcv", &[Arg::Int, Arg::Ptr, Arg::Uint, Arg::Int, FLAGS], msgrcv),
     Entry::full(71, "msgctl", &[Arg::Int, Arg::Int, Arg::Ptr], msgctl),
-    Entry::full(220, "semtimedop", &[Arg::Int, Arg::Ptr, Arg::Uint, Arg::Ptr], semtimedop),
+    Entry::partial(220, "semtimedop", &[Arg::Int, Arg::Ptr, Arg::Uint, Arg::Ptr], UNDO, semtimedop),
 ];
+
+const UNDO: &str = "262,144 semaphores with adjustments of SEM_UNDO in all (ENOSPC)";
 
 const IPC_RMID: i32 = 0;
 const IPC_SET: i32 = 1;

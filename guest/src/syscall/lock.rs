@@ -8,8 +8,8 @@ use crate::vfs::InodeId;
 use crate::vfs::lock::{Owner, Record};
 use crate::wait::{Block, Outcome, SysResult};
 
-fn inode_of(c: &Context<'_>, file: u64) -> Option<InodeId> {
-    c.k.files.get(file)?.kind.inode()
+fn inode_of(c: &Context<'_>, file: u64) -> Result<InodeId, Errno> {
+    c.k.files.get(file).map(|f| f.kind.locked_as()).ok_or(Errno::EBADF)
 }
 
 /// The range that a `struct flock` means: first and last byte. EINVAL, EOVERFLOW.
@@ -45,15 +45,16 @@ pub fn fcntl(c: &mut Context<'_>, file: u64, cmd: u32, va: u64) -> SysResult {
     }
     let (start, end) = range(c, file, &b)?;
     let owner = if ofd { Owner::File(file) } else { Owner::Process(c.pid()?) };
-    let Some(inode) = inode_of(c, file) else {
-        if get {
-            c.k.copy_out(c.tid, va, &[2, 0])?;
-        }
-        return ret(0);
-    };
+    let inode = inode_of(c, file)?;
     let wanted = Record { owner, start, end, exclusive: kind == 1 };
     if get {
-        match c.k.lock_conflict(inode, &wanted) {
+        let found = if kind == 2 {
+            // What the file itself has there.
+            c.k.lock_own(inode, &wanted)
+        } else {
+            c.k.lock_conflict(inode, &wanted)
+        };
+        match found {
             None => put(&mut b, 0, &[2, 0]),
             Some(other) => {
                 let len = if other.end == u64::MAX { 0 } else { other.end - other.start + 1 };
@@ -105,15 +106,14 @@ pub fn flock(c: &mut Context<'_>, &[fd, op, ..]: &[u64; 6]) -> SysResult {
         2 => true,
         8 => {
             let file = open(c, fd)?;
-            if let Some(inode) = inode_of(c, file) {
-                c.k.lock_drop(inode, Owner::Flock(file), 0, u64::MAX);
-            }
+            let inode = inode_of(c, file)?;
+            c.k.lock_drop(inode, Owner::Flock(file), 0, u64::MAX);
             return ret(0);
         }
         _ => return Err(Errno::EINVAL),
     };
     let file = open(c, fd)?;
-    let Some(inode) = inode_of(c, file) else { return ret(0) };
+    let inode = inode_of(c, file)?;
     let owner = Owner::Flock(file);
     take(c, inode, Record { owner, start: 0, end: u64::MAX, exclusive }, op & 4 == 0)
 }

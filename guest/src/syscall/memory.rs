@@ -48,13 +48,7 @@ pub const TABLE: &[Entry] = &[
         "moves no huge pages",
         mremap,
     ),
-    Entry::partial(
-        g::__NR_msync,
-        "msync",
-        &[Arg::Ptr, Arg::Uint, MSYNC],
-        "nothing is ever written to a host file",
-        msync,
-    ),
+    Entry::full(g::__NR_msync, "msync", &[Arg::Ptr, Arg::Uint, MSYNC], msync),
     Entry::partial(
         g::__NR_mincore,
         "mincore",
@@ -209,6 +203,10 @@ fn msync(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         return Err(Errno::EINVAL);
     }
     check_mapped(c, a[0], a[1])?;
+    if flags & sync != 0 {
+        let mm = mm(c)?;
+        c.k.mm_sync(mm, a[0], a[0].saturating_add(a[1]))?;
+    }
     ret(0)
 }
 

@@ -31,7 +31,13 @@ pub const TABLE: &[Entry] = &[
          `..` leads out of a bind to where the directory really is; no MS_MOVE",
         mount,
     ),
-    Entry::partial(166, "umount2", &[Arg::Path, Arg::Hex], "not what the sandbox was started with", umount2),
+    Entry::partial(
+        166,
+        "umount2",
+        &[Arg::Path, Arg::Hex],
+        "not the root, /proc, /sys and /dev; MNT_EXPIRE only marks",
+        umount2,
+    ),
 ];
 
 fn string(c: &mut Context<'_>, va: u64) -> Result<Vec<u8>, Errno> {

@@ -2,7 +2,8 @@
 
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
-use crate::ipc::mqueue::{Attr, Notify, PRIO_MAX};
+use crate::ipc::mqueue::{Attr, COOKIE, Notify, PRIO_MAX};
+use crate::net::addr::Family;
 use crate::num::{int, low32, u64_of, us};
 use crate::platform::Ns;
 use crate::vfs::FileKind;
@@ -21,7 +22,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(241, "mq_unlink", &[Arg::Path], mq_unlink),
     Entry::full(242, "mq_timedsend", &[Arg::Fd, Arg::In(2), Arg::Uint, Arg::Uint, Arg::Ptr], mq_timedsend),
     Entry::full(243, "mq_timedreceive", &[Arg::Fd, Arg::Out, Arg::Uint, Arg::Ptr, Arg::Ptr], mq_timedreceive),
-    Entry::partial(244, "mq_notify", &[Arg::Fd, Arg::Ptr], "SIGEV_THREAD is ENOSYS", mq_notify),
+    Entry::full(244, "mq_notify", &[Arg::Fd, Arg::Ptr], mq_notify),
     Entry::full(245, "mq_getsetattr", &[Arg::Fd, Arg::Ptr, Arg::Ptr], mq_getsetattr),
 ];
 
@@ -140,15 +141,24 @@ fn mq_notify(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
         match kind {
             // SIGEV_SIGNAL, SIGEV_NONE
             0 if signo > 64 => return Err(Errno::EINVAL),
-            0 => Some((signo, value)),
-            1 => Some((0, value)),
-            2 => return Err(Errno::ENOSYS),
+            0 => Some(Notify { signo, value, ..Notify::default() }),
+            1 => Some(Notify { value, kind, ..Notify::default() }),
+            // SIGEV_THREAD: the C library's thread waits at a netlink socket, which is sent the cookie.
+            2 => {
+                let bytes = c.k.copy_in_vec(c.tid, value, COOKIE)?;
+                let file = c.k.usable_file_of(c.tid, signo.cast_signed())?;
+                let socket = c.k.socket_of(file)?;
+                if c.k.objects.net.get(socket)?.family != Family::Netlink {
+                    return Err(Errno::EINVAL);
+                }
+                Some(Notify { value, kind, cookie: Some((socket, bytes)), ..Notify::default() })
+            }
             _ => return Err(Errno::EINVAL),
         }
     };
     let (id, _, _) = queue(c, a[0])?;
     let pid = c.k.task(c.tid).map_or(0, |t| t.pid);
-    let Some((signo, value)) = wanted else {
+    let Some(wanted) = wanted else {
         c.k.mqueue_forget(pid, Some(id));
         return ret(0);
     };
@@ -156,7 +166,7 @@ fn mq_notify(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     if queue.notify.is_some() {
         return Err(Errno::EBUSY);
     }
-    queue.notify = Some(Notify { pid, signo, value });
+    queue.notify = Some(Notify { pid, ..wanted });
     ret(0)
 }
 

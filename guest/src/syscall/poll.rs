@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::num::{int, low8, low16, low32, u64_of, us};
 use crate::poll::epoll::Ctl;
-use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDNORM, POLLWRNORM};
+use crate::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM};
 use crate::task::{Call, Tid};
 use crate::vfs::FileKind;
 use crate::vfs::file::O_PATH;
@@ -182,9 +182,9 @@ fn do_select(c: &mut Context<'_>, n: u64, sets: [u64; 3], deadline: Option<u64>)
     let n = n.min(c.k.fd_limit(c.tid));
     let len = us(u64::from(n.div_ceil(64)) * 8);
     let masks = [
-        POLLIN | POLLRDNORM | POLLHUP | POLLERR,
-        POLLOUT | POLLWRNORM | POLLERR,
-        2, // POLLPRI
+        POLLIN | POLLRDNORM | POLLHUP | POLLERR | POLLNVAL,
+        POLLOUT | POLLWRNORM | POLLERR | POLLNVAL,
+        POLLPRI | POLLNVAL,
     ];
     let mut objects = BTreeSet::new();
     let mut results = Vec::new();
@@ -201,10 +201,9 @@ fn do_select(c: &mut Context<'_>, n: u64, sets: [u64; 3], deadline: Option<u64>)
             if set.get(at).is_none_or(|b| b & bit == 0) {
                 continue;
             }
+            c.k.file_of(c.tid, fd.cast_signed())?;
+            // What only names a file (O_PATH) is always ready for all: POLLNVAL.
             let got = events_of(c, fd.cast_signed(), mask, &mut objects);
-            if got & POLLNVAL != 0 {
-                return Err(Errno::EBADF);
-            }
             if let (true, Some(b)) = (got & mask != 0, out.get_mut(at)) {
                 *b |= bit;
                 ready += 1;
@@ -269,11 +268,8 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
         events = c.k.get_u32(c.tid, event)?;
         data = c.k.get_u64(c.tid, event.wrapping_add(4))?;
     }
-    let set = c.k.file_of(c.tid, int(ep))?;
-    let file = c.k.file_of(c.tid, int(fd))?;
-    if c.k.open_file(file)?.flags & O_PATH != 0 {
-        return Err(Errno::EBADF);
-    }
+    let set = c.k.usable_file_of(c.tid, int(ep))?;
+    let file = c.k.usable_file_of(c.tid, int(fd))?;
     if matches!(c.k.open_file(file)?.kind, FileKind::Inode(_)) {
         return Err(Errno::EPERM);
     }
@@ -289,7 +285,7 @@ fn epoll_ctl(c: &mut Context<'_>, &[ep, op, fd, event, ..]: &[u64; 6]) -> SysRes
 }
 
 fn do_epoll_wait(c: &mut Context<'_>, ep: u64, va: u64, max: u64, deadline: Option<u64>) -> SysResult {
-    let file = c.k.file_of(c.tid, int(ep))?;
+    let file = c.k.usable_file_of(c.tid, int(ep))?;
     let max = u32::try_from(int(max)).map_err(|_| Errno::EINVAL)?;
     if max == 0 || max > 0x7fff_ffff / 12 {
         return Err(Errno::EINVAL);

@@ -82,7 +82,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(124, "getsid", &[Arg::Int], creds::getsid),
     Entry::full(125, "capget", &[Arg::Ptr, Arg::Ptr], creds::capget),
     Entry::partial(126, "capset", &[Arg::Ptr, Arg::Ptr], CREDS, creds::capset),
-    Entry::full(135, "personality", &[Arg::Hex], personality),
+    Entry::partial(135, "personality", &[Arg::Hex], "recorded without effect", personality),
     Entry::partial(
         157,
         "prctl",
@@ -90,7 +90,7 @@ pub const TABLE: &[Entry] = &[
         "the common options",
         prctl,
     ),
-    Entry::full(158, "arch_prctl", &[Arg::Hex, Arg::Hex], arch_prctl),
+    Entry::partial(158, "arch_prctl", &[Arg::Hex, Arg::Hex], "the bases of FS and GS only", arch_prctl),
     Entry::full(186, "gettid", &[], |c, _| ret(u64::from(c.tid))),
     Entry::full(218, "set_tid_address", &[Arg::Ptr], set_tid_address),
     Entry::full(231, "exit_group", &[Arg::Int], exit_group),

@@ -4,8 +4,9 @@
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32, u64_of, us};
+use crate::platform::PAGE_SIZE;
 use crate::vfs::file::{MAX_RW_COUNT, O_APPEND, O_NONBLOCK, O_PATH, iovec_total, window};
-use crate::vfs::pipe::Pipe;
+use crate::vfs::pipe::{Part, Pipe};
 use crate::vfs::{Device, FileKind, OpenFile};
 use crate::wait::{Block, Outcome, SysResult, WaitKey};
 use linux_raw_sys::general as g;
@@ -17,7 +18,13 @@ const KNOWN: u32 = 15;
 
 /// This family's calls.
 pub const TABLE: &[Entry] = &[
-    Entry::full(275, "splice", &[Arg::Fd, Arg::Ptr, Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Hex], splice),
+    Entry::partial(
+        275,
+        "splice",
+        &[Arg::Fd, Arg::Ptr, Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Hex],
+        "not from a terminal",
+        splice,
+    ),
     Entry::full(276, "tee", &[Arg::Fd, Arg::Fd, Arg::Uint, Arg::Hex], tee),
     Entry::full(278, "vmsplice", &[Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Hex], vmsplice),
 ];
@@ -50,17 +57,25 @@ fn pipe<'a>(c: &'a mut Context<'_>, end: &End) -> Result<&'a mut Pipe, Errno> {
     c.k.objects.pipes.get_mut(id).ok_or(Errno::EBADF)
 }
 
-/// Bytes that a pipe still takes. EAGAIN when there are none; EPIPE, with the signal, without readers.
+/// Bytes that the free buffers of a pipe take. EAGAIN when there are none; EPIPE, with the signal, without readers.
 fn room(c: &mut Context<'_>, to: &End) -> Result<usize, Errno> {
     let p = pipe(c, to)?;
     if p.readers == 0 {
         c.k.sigpipe(c.tid);
         return Err(Errno::EPIPE);
     }
-    match p.capacity.saturating_sub(p.data.len()) {
+    match p.free() {
         0 => Err(Errno::EAGAIN),
-        n => Ok(n),
+        n => Ok(n.saturating_mul(us(PAGE_SIZE))),
     }
+}
+
+/// Puts pages whose first byte lies at `at` of their file into a pipe, and wakes its readers; how many bytes went.
+pub(super) fn lend(c: &mut Context<'_>, pipe: u64, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let p = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;
+    let (n, object) = (p.lend(at, bytes)?, p.object);
+    c.k.wake_for(object, crate::poll::INPUT);
+    Ok(n)
 }
 
 /// Sleeps until a file is ready, unless the call or the file says not to.
@@ -141,17 +156,24 @@ fn between_pipes(
     take: bool,
 ) -> SysResult {
     let p = pipe(c, from)?;
-    if p.data.is_empty() {
+    if p.is_empty() {
         return if p.writers == 0 { ret(0) } else { wait(c, from, crate::poll::POLLIN, nonblock) };
     }
-    let n = match room(c, to) {
+    match room(c, to) {
         Err(Errno::EAGAIN) => return wait(c, to, crate::poll::POLLOUT, nonblock),
-        other => other?.min(len),
+        other => other?,
     };
-    let p = pipe(c, from)?;
-    let bytes: Vec<u8> = p.data.iter().take(n).copied().collect();
-    let (at, file) = (to.file.pos, to.file.clone());
-    let moved = c.k.file_push(&file, at, &bytes, false)?;
+    let buffers = pipe(c, to)?.free();
+    let pieces = pipe(c, from)?.pieces(len, buffers);
+    let target = pipe(c, to)?;
+    let (mut moved, object) = (0usize, target.object);
+    for (part, bytes) in pieces {
+        moved = moved.saturating_add(bytes.len());
+        // A page that two pipes have takes no more bytes.
+        let room = if take { part.room } else { 0 };
+        target.append(Part { room, ..part }, &bytes);
+    }
+    c.k.wake_for(object, crate::poll::INPUT);
     if take {
         c.k.file_consume(&from.file, moved);
     }
@@ -186,7 +208,11 @@ fn into_pipe(
         Err(Errno::EAGAIN) => return wait(c, from, crate::poll::POLLIN, false),
         other => other?,
     };
-    let moved = if bytes.is_empty() { 0 } else { c.k.file_push(&to.file, 0, &bytes, false)? };
+    let at = if let FileKind::Inode(_) = from.file.kind { pos } else { 0 };
+    let moved = match to.pipe {
+        Some(pipe) if !bytes.is_empty() => lend(c, pipe, at, &bytes)?,
+        _ => 0,
+    };
     if moved > 0 {
         c.k.notify_file(&from.file, g::IN_ACCESS);
         set_offset(c, va, from, pos.saturating_add(u64_of(moved)))?;
@@ -202,14 +228,14 @@ fn out_of_pipe(
     nonblock: bool,
 ) -> SysResult {
     let p = pipe(c, from)?;
-    if p.data.is_empty() {
+    if p.is_empty() {
         return if p.writers == 0 { ret(0) } else { wait(c, from, crate::poll::POLLIN, nonblock) };
     }
-    let bytes: Vec<u8> = p.data.iter().take(len).copied().collect();
+    let bytes = p.oldest(len);
     let pushed = match to.file.kind {
         FileKind::Socket(_) => c.k.socket_push(c.tid, to.id, &bytes),
-        FileKind::Inode(_) | FileKind::Device(..) | FileKind::HostStream(_) => {
-            c.k.file_push(&to.file, pos, &bytes, false)
+        FileKind::Inode(_) | FileKind::Device(..) | FileKind::HostStream(_) | FileKind::Tty(_) => {
+            c.k.file_push(&to.file, pos, &bytes)
         }
         _ => Err(Errno::EINVAL),
     };
@@ -266,7 +292,7 @@ fn vmsplice(c: &mut Context<'_>, &[fd, va, count, flags, ..]: &[u64; 6]) -> SysR
     let nonblock = flags & NONBLOCK != 0;
     if e.file.flags & 3 == 0 {
         let p = pipe(c, &e)?;
-        if p.data.is_empty() && p.writers > 0 {
+        if p.is_empty() && p.writers > 0 {
             return wait(c, &e, crate::poll::POLLIN, nonblock);
         }
         return c.k.file_read(c.tid, e.id, &iovecs, None);
@@ -275,10 +301,18 @@ fn vmsplice(c: &mut Context<'_>, &[fd, va, count, flags, ..]: &[u64; 6]) -> SysR
         Err(Errno::EAGAIN) => return wait(c, &e, crate::poll::POLLOUT, nonblock),
         other => u64_of(other?),
     };
-    let bytes = c.k.gather(c.tid, &window(&iovecs, 0, total.min(room)));
-    if bytes.is_empty() {
-        return Err(Errno::EFAULT);
+    let pipe = e.pipe.ok_or(Errno::EBADF)?;
+    let mut done = 0;
+    for part in window(&iovecs, 0, total.min(room)) {
+        let bytes = c.k.gather(c.tid, &[part]);
+        match lend(c, pipe, part.0, &bytes) {
+            Ok(n) => done += u64_of(n),
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+        if u64_of(bytes.len()) < part.1 {
+            break;
+        }
     }
-    let n = c.k.file_push(&e.file, 0, &bytes, false)?;
-    ret(u64_of(n))
+    if done == 0 { Err(Errno::EFAULT) } else { ret(done) }
 }

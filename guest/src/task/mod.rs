@@ -3,6 +3,8 @@
 //! Lifecycle lives in the siblings: `clone` (birth), `exit` (death, wait). A task refers to its address space,
 //! descriptor table and file-system context by id, so that clone(2)'s sharing is a shared number.
 
+pub use fds::FdTable;
+
 use crate::forkable;
 use crate::platform::{Regs, Va};
 use crate::signal::{AltStack, SigAction, SigQueue};
@@ -13,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod clone;
 pub mod creds;
 pub mod exit;
+mod fds;
 
 pub use creds::Creds;
 
@@ -322,17 +325,6 @@ pub struct Fd {
     pub file: u64,
     /// FD_CLOEXEC.
     pub cloexec: bool,
-}
-
-/// A descriptor table, shared by tasks cloned with CLONE_FILES.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct FdTable {
-    /// Open descriptors by number.
-    pub fds: BTreeMap<u32, Fd>,
-    /// No number below this one is free, so that a table of a million descriptors is not walked for the next one.
-    pub full_below: u32,
-    /// Tasks that share it.
-    pub refs: u32,
 }
 
 /// Root, working directory and umask, shared by tasks cloned with CLONE_FS.

@@ -59,8 +59,7 @@ impl Kernel {
             if fd > 0 {
                 self.file_ref(file);
             }
-            let old =
-                self.fd_tables.get_mut(table).and_then(|t| t.fds.insert(fd, Fd { file, cloexec: false }));
+            let old = self.fd_tables.get_mut(table).and_then(|t| t.put(fd, Fd { file, cloexec: false }));
             if let Some(old) = old {
                 self.file_unref(old.file);
             }

@@ -2,7 +2,10 @@
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::task::Tid;
+use crate::vfs::file::O_NONBLOCK;
 use crate::vfs::{FileKind, OpenFile};
+use crate::wait::{Outcome, SysResult};
 use serde::{Deserialize, Serialize};
 
 /// One eventfd.
@@ -59,6 +62,39 @@ impl Kernel {
         let object = self.new_object();
         let id = self.objects.eventfds.insert(EventFd { object, count, semaphore });
         self.files.insert(OpenFile { kind: FileKind::EventFd(id), flags: flags | 2, pos: 0, refs: 1 })
+    }
+
+    /// write(2) to an eventfd: every buffer is a number of 8 bytes, added by itself. EINVAL for other lengths, EAGAIN, EFAULT.
+    pub(super) fn eventfd_write(
+        &mut self,
+        tid: Tid,
+        (file, f): (u64, &OpenFile),
+        iovecs: &[(u64, u64)],
+    ) -> SysResult {
+        let before = self.moved_before(tid);
+        let mut done = 0;
+        for buffer in iovecs {
+            let (_, len) = *buffer;
+            if done < before {
+                done += len;
+                continue;
+            }
+            let data = self.gather(tid, &[*buffer].map(|(va, len)| (va, len.min(9))));
+            let added = match (len, data.first_chunk::<8>()) {
+                (8, Some(_)) => self.file_push(f, 0, &data),
+                (8, None) => Err(Errno::EFAULT),
+                _ => Err(Errno::EINVAL),
+            };
+            match added {
+                Ok(_) => done += len,
+                Err(Errno::EAGAIN) if f.flags & O_NONBLOCK == 0 => {
+                    return self.block_on(file, crate::poll::POLLOUT, done);
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(Outcome::Return(done))
     }
 }
 

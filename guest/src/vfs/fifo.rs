@@ -17,13 +17,9 @@ impl Kernel {
         if let Some(pipe) = self.objects.fifos.get(&inode) {
             return *pipe;
         }
-        let pipe = Pipe {
-            readers: 0,
-            writers: 0,
-            open_read: self.new_object(),
-            open_write: self.new_object(),
-            ..Pipe::new(self.new_object())
-        };
+        let mut pipe = Pipe::new(self.new_object());
+        (pipe.readers, pipe.writers) = (0, 0);
+        (pipe.open_read, pipe.open_write) = (self.new_object(), self.new_object());
         let id = self.objects.pipes.insert(pipe);
         self.objects.fifos.insert(inode, id);
         id

@@ -3,7 +3,7 @@
 
 use super::eventfd::EventFd;
 use super::inode::Kind;
-use super::pipe::{PIPE_BUF, Pipe};
+use super::pipe::{O_DIRECT, Pipe};
 use super::stream::HostStream;
 use super::{FileKind, InodeId, MapSource, OpenFile, Stat};
 use crate::errno::Errno;
@@ -193,10 +193,10 @@ impl Kernel {
     pub fn file_consume(&mut self, f: &OpenFile, n: usize) {
         let object = match &f.kind {
             FileKind::Pipe { pipe, .. } => self.objects.pipes.get_mut(*pipe).and_then(|p| {
-                // Nobody waited for room, and none has come, where there was enough for any write to begin.
-                let was_full = p.capacity.saturating_sub(p.data.len()) < PIPE_BUF;
+                // Nobody waited for room where there was a free buffer.
+                let was_full = p.free() == 0;
                 p.consume(n);
-                was_full.then_some(p.object)
+                (was_full && p.free() > 0).then_some(p.object)
             }),
             FileKind::EventFd(id) => self.objects.eventfds.get_mut(*id).map(|e| {
                 e.consume();
@@ -220,13 +220,13 @@ impl Kernel {
     }
 
     /// Writes from kernel memory what goes at once, and wakes readers. EAGAIN when it would block.
-    pub fn file_push(&mut self, f: &OpenFile, pos: u64, data: &[u8], atomic: bool) -> Result<usize, Errno> {
+    pub fn file_push(&mut self, f: &OpenFile, pos: u64, data: &[u8]) -> Result<usize, Errno> {
         let (n, object) = match &f.kind {
             FileKind::Inode(inode) => return self.inode_write(*inode, pos, data),
             FileKind::Device(device, _) => return self.device_write(*device, data.len()),
             FileKind::Pipe { pipe, .. } => {
                 let p = self.objects.pipes.get_mut(*pipe).ok_or(Errno::EBADF)?;
-                (p.write(data, atomic)?, p.object)
+                (p.write(data, f.flags & O_DIRECT != 0)?, p.object)
             }
             FileKind::EventFd(id) => {
                 let value = data.first_chunk::<8>().ok_or(Errno::EINVAL)?;
@@ -305,10 +305,7 @@ impl Kernel {
     /// Lets others run in the middle of a long transfer; the call goes on at once. A signal ends it with the bytes
     /// moved so far.
     fn pause(&mut self, file: u64, offset: Option<u64>, pos: u64, done: u64) -> Outcome {
-        // A pipe has no position: its `pos` says which writers it has seen.
-        if let (None, Some(f)) = (offset, self.files.get_mut(file))
-            && !matches!(f.kind, FileKind::Pipe { .. })
-        {
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
             f.pos = pos;
         }
         let deadline = Some(self.platform.monotonic());
@@ -317,7 +314,7 @@ impl Kernel {
     }
 
     /// Sleeps until a file may be ready; `memo` as in [`Block::memo`].
-    fn block_on(&self, file: u64, events: u32, memo: u64) -> SysResult {
+    pub(super) fn block_on(&self, file: u64, events: u32, memo: u64) -> SysResult {
         let on = self.file_objects(file, events).into_iter().map(WaitKey::Object).collect();
         // A write that has moved bytes must not be repeated from its start.
         let restart = if memo > 0 { Restart::Partial } else { Restart::IfSaRestart };
@@ -353,6 +350,9 @@ impl Kernel {
         }
         if let FileKind::Tty(end) = f.kind {
             return self.tty_read(tid, &f, end, iovecs);
+        }
+        if let FileKind::Pipe { pipe, .. } = f.kind {
+            return self.pipe_read(tid, (file, &f), pipe, iovecs);
         }
         if self.became_private(tid, &f) {
             return Ok(Outcome::Return(0));
@@ -402,10 +402,7 @@ impl Kernel {
                 break;
             }
         }
-        // A pipe has no position: its `pos` says which writers it has seen.
-        if let (None, Some(f)) = (offset, self.files.get_mut(file))
-            && !matches!(f.kind, FileKind::Pipe { .. })
-        {
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
             f.pos = pos;
         }
         if done > 0 {
@@ -433,13 +430,19 @@ impl Kernel {
         if let FileKind::Tty(end) = f.kind {
             return self.tty_write(tid, &f, end, iovecs);
         }
+        if let FileKind::Pipe { pipe, .. } = f.kind {
+            return self.pipe_write(tid, (file, &f), pipe, iovecs);
+        }
+        if let FileKind::EventFd(_) = f.kind {
+            return self.eventfd_write(tid, (file, &f), iovecs);
+        }
         if self.became_private(tid, &f) {
             return Ok(Outcome::Return(0));
         }
         let mut total = iovec_total(iovecs);
         let mut done = self.moved_before(tid).min(total);
         let begun = done;
-        if total == 0 && !matches!(f.kind, FileKind::EventFd(_)) {
+        if total == 0 {
             return Ok(Outcome::Return(0));
         }
         let mut pos = offset.map_or(f.pos, |o| o.saturating_add(done));
@@ -449,8 +452,7 @@ impl Kernel {
             }
             total = total.min(done.saturating_add(self.room_at(tid, pos)?));
         }
-        let atomic = total <= u64_of(PIPE_BUF);
-        while done < total || total == 0 {
+        while done < total {
             if done - begun >= PASS {
                 return Ok(self.pause(file, offset, pos, done));
             }
@@ -462,16 +464,12 @@ impl Kernel {
                 }
                 break;
             }
-            match self.file_push(&f, pos, &data, atomic) {
+            match self.file_push(&f, pos, &data) {
                 Ok(n) => {
                     done += u64_of(n);
                     pos = pos.saturating_add(u64_of(n));
-                    let stream =
-                        matches!(f.kind, FileKind::HostStream(_) | FileKind::Pipe { .. } | FileKind::Work);
-                    if u64_of(data.len()) < want || (n < data.len() && !stream) || total == 0 || n == 0 {
-                        break;
-                    }
-                    if matches!(f.kind, FileKind::EventFd(_)) {
+                    let stream = matches!(f.kind, FileKind::HostStream(_) | FileKind::Work);
+                    if u64_of(data.len()) < want || (n < data.len() && !stream) || n == 0 {
                         break;
                     }
                 }
@@ -489,10 +487,7 @@ impl Kernel {
                 }
             }
         }
-        // A pipe has no position: its `pos` says which writers it has seen.
-        if let (None, Some(f)) = (offset, self.files.get_mut(file))
-            && !matches!(f.kind, FileKind::Pipe { .. })
-        {
+        if let (None, Some(f)) = (offset, self.files.get_mut(file)) {
             f.pos = pos;
         }
         if done > 0 {
@@ -565,7 +560,10 @@ impl Kernel {
             | FileKind::Device(_, inode)
             | FileKind::Pipe { inode: Some(inode), .. } => self.inode_stat(inode),
             FileKind::Tty(end) => self.inode_stat(end.inode),
-            FileKind::Pipe { pipe, .. } => Ok(Stat { dev: 0xc, mode: 0o10600, ino: pipe, ..anon }),
+            FileKind::Pipe { pipe, .. } => {
+                let (uid, gid, mode) = self.objects.pipes.get(pipe).ok_or(Errno::EBADF)?.owner;
+                Ok(Stat { dev: 0xc, mode: 0o010_000 | mode, ino: pipe, uid, gid, ..anon })
+            }
             FileKind::EventFd(_)
             | FileKind::Epoll(_)
             | FileKind::TimerFd(_)
@@ -579,7 +577,10 @@ impl Kernel {
                 let (uid, gid, mode) = self.ipc.mqueues.get(id).ok_or(Errno::EBADF)?.owner;
                 Ok(Stat { dev: 0xe, mode: 0o100_000 | mode, ino: id, size: 80, uid, gid, ..anon })
             }
-            FileKind::Socket(id) => Ok(Stat { dev: 0xb, mode: 0o140_777, ino: id, ..anon }),
+            FileKind::Socket(id) => {
+                let (uid, gid, mode) = self.objects.net.get(id)?.owner;
+                Ok(Stat { dev: 0xb, mode: 0o140_000 | mode, ino: id, uid, gid, ..anon })
+            }
             FileKind::Work => Ok(Stat { mode: 0o20600, ..anon }),
         }
     }

@@ -263,7 +263,7 @@ impl Kernel {
         }
     }
 
-    /// Whether a file can only be mapped privately or to be read: its pages are the host's.
+    /// Whether a file is of a mounted host directory: its pages are the host's.
     pub(crate) fn file_is_live(&self, file: u64) -> bool {
         self.files.get(file).and_then(|f| f.kind.inode()).is_some_and(|i| self.is_live(i))
     }

@@ -78,7 +78,19 @@ fn cut(records: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
 impl Kernel {
     /// A lock of another owner that keeps this one from being taken.
     pub fn lock_conflict(&self, inode: InodeId, wanted: &Record) -> Option<Record> {
-        self.objects.locks.0.get(&inode)?.records.iter().find(|r| clash(r, wanted)).copied()
+        let records = &self.objects.locks.0.get(&inode)?.records;
+        // Of the first owner in the way, the first lock.
+        let owner = records.iter().find(|r| clash(r, wanted))?.owner;
+        records.iter().filter(|r| r.owner == owner && clash(r, wanted)).min_by_key(|r| r.start).copied()
+    }
+
+    /// The first lock of the same owner in a range (F_OFD_GETLK of F_UNLCK).
+    pub fn lock_own(&self, inode: InodeId, wanted: &Record) -> Option<Record> {
+        let records = &self.objects.locks.0.get(&inode)?.records;
+        let own = records
+            .iter()
+            .filter(|r| r.owner == wanted.owner && r.start <= wanted.end && wanted.start <= r.end);
+        own.min_by_key(|r| r.start).copied()
     }
 
     /// Takes a lock in place of what its owner had in the range. ENOLCK; `Err(EAGAIN)` on a conflict.

@@ -1,9 +1,11 @@
 //! Anonymous files in memory (memfd_create(2)) and their seals (fcntl(2), "File Sealing").
 
-use super::InodeId;
 use super::inode::{FsKind, Kind, ROOT, S_IFREG};
+use super::mount::What;
+use super::{FileKind, InodeId};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::mm::{Backing, Prot, VmFlags};
 use crate::task::Tid;
 use std::collections::BTreeMap;
 
@@ -40,10 +42,36 @@ impl Kernel {
 
     /// F_GET_SEALS. EINVAL for files that have none.
     pub fn seals(&self, inode: InodeId) -> Result<u32, Errno> {
-        self.vfs.inode(inode)?.seals.ok_or(Errno::EINVAL)
+        let node = self.vfs.inode(inode)?;
+        let tmpfs = self.is_tmpfs(inode);
+        // The named files of a tmpfs are sealed against seals.
+        let named = (tmpfs && node.file_type() == S_IFREG).then_some(F_SEAL_SEAL);
+        node.seals.or(named).ok_or(Errno::EINVAL)
     }
 
-    /// F_ADD_SEALS. EINVAL, EPERM.
+    /// Whether an inode is of a file system in memory.
+    pub fn is_tmpfs(&self, inode: InodeId) -> bool {
+        match self.vfs.inode(inode).map(|n| n.fs) {
+            Ok(FsKind::Shm) => true,
+            Ok(fs) => self.vfs.mounts.of(fs).is_some_and(|m| matches!(m.what, What::Tmpfs { .. })),
+            Err(_) => false,
+        }
+    }
+
+    /// Whether a shared mapping of a file may be written to now or after an mprotect(2).
+    fn is_mapped_writable(&self, inode: InodeId) -> bool {
+        let of = |file: u64| self.files.get(file).is_some_and(|f| f.kind == FileKind::Inode(inode));
+        self.mms.iter().any(|(_, mm)| {
+            mm.files.keys().any(|file| of(*file))
+                && mm.vmas.values().any(|v| {
+                    v.flags.contains(VmFlags::SHARED)
+                        && v.may.contains(Prot::WRITE)
+                        && matches!(v.backing, Backing::File { file, .. } if of(file))
+                })
+        })
+    }
+
+    /// F_ADD_SEALS. EINVAL, EPERM; EBUSY for a seal against writes under a mapping that can be written to.
     pub fn add_seals(&mut self, inode: InodeId, new: u32) -> Result<(), Errno> {
         let old = self.seals(inode)?;
         if new & !0x3f != 0 {
@@ -51,6 +79,9 @@ impl Kernel {
         }
         if old & F_SEAL_SEAL != 0 {
             return Err(Errno::EPERM);
+        }
+        if new & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 && self.is_mapped_writable(inode) {
+            return Err(Errno::EBUSY);
         }
         self.vfs.inode_mut(inode)?.seals = Some(old | new);
         Ok(())

@@ -30,6 +30,7 @@ mod pages;
 pub mod path;
 pub mod pidfd;
 pub mod pipe;
+mod pipe_io;
 mod proc_task;
 mod provide;
 pub mod signalfd;
@@ -122,6 +123,22 @@ impl FileKind {
             FileKind::Tty(end) => Some(end.inode),
             _ => None,
         }
+    }
+
+    /// What advisory locks on it are kept under: its inode, or a number that no inode has. The two ends of a pipe are one, and so are
+    /// all the anonymous files that have one inode between them on Linux.
+    pub fn locked_as(&self) -> InodeId {
+        /// Where the numbers of things that are not in the tree begin; each sort has this many.
+        const OTHERS: InodeId = 1 << 60;
+        let (sort, id) = match self {
+            FileKind::Pipe { pipe, inode: None, .. } => (1, *pipe),
+            FileKind::Socket(id) => (2, *id),
+            FileKind::HostStream(id) => (3, *id),
+            FileKind::Mqueue(id) => (4, *id),
+            FileKind::PidFd(id) => (5, *id),
+            other => (0, other.inode().unwrap_or(OTHERS)),
+        };
+        OTHERS * sort + id
     }
 }
 

@@ -11,7 +11,7 @@ use crate::platform::PAGE_SIZE;
 use crate::task::Tid;
 use linux_raw_sys::general as g;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ pub struct Mount {
     pub flags: u32,
     /// Options besides the flags.
     pub options: String,
+    /// It was unmounted lazily (MNT_DETACH): nobody comes to it any more, and it goes with the last that uses it.
+    pub detached: bool,
 }
 
 /// All mounts.
@@ -274,6 +276,7 @@ impl Kernel {
             fstype: "tmpfs".into(),
             flags,
             options: text,
+            detached: false,
         };
         self.vfs.mounts.all.insert(n, mount);
         match self.vfs.add(Kind::Dir(Dir::over(None)), stat, parent, &name, FsKind::Mount(n)) {
@@ -306,7 +309,7 @@ impl Kernel {
         let root = self.vfs.add(Kind::Dir(Dir::over(None)), stat, parent, &name, FsKind::Mount(n))?;
         let what = What::Host { dir: Some(Arc::new(dir)) };
         let (source, fstype, options) = (source.to_vec(), "coppice".to_owned(), String::new());
-        self.mount_on(n, Mount { at, root, what, source, fstype, flags, options })
+        self.mount_on(n, Mount { at, root, what, source, fstype, flags, options, detached: false })
     }
 
     /// Shows a directory or file of the tree in another place. ENOTDIR, EBUSY, ENOSPC.
@@ -324,7 +327,16 @@ impl Kernel {
         let (source, options) = (source.to_vec(), String::new());
         self.mount_on(
             n,
-            Mount { at, root, what: What::Bind, source, fstype: fstype.into(), flags: 0, options },
+            Mount {
+                at,
+                root,
+                what: What::Bind,
+                source,
+                fstype: fstype.into(),
+                flags: 0,
+                options,
+                detached: false,
+            },
         )
     }
 
@@ -342,11 +354,13 @@ impl Kernel {
         } else {
             self.vfs.inodes.iter().filter(|(_, i)| i.fs == fs).map(|(id, _)| *id).collect()
         };
-        let used: Vec<InodeId> = self.fs_contexts.iter().flat_map(|(_, f)| [f.root, f.cwd]).collect();
+        let host = matches!(mount.what, What::Host { .. });
+        let used: BTreeSet<InodeId> = self.fs_contexts.iter().flat_map(|(_, f)| [f.root, f.cwd]).collect();
         let busy = |id: &InodeId| {
             used.contains(id) || self.vfs.mounts.covers(*id) || self.vfs.inode(*id).is_ok_and(|i| i.opens > 0)
         };
-        if !lazy && mine.iter().any(busy) {
+        let in_use = mine.iter().any(busy);
+        if !lazy && in_use {
             return Err(Errno::EBUSY);
         }
         if let Some(stack) = self.vfs.mounts.covered.get_mut(&at) {
@@ -354,6 +368,13 @@ impl Kernel {
             if stack.is_empty() {
                 self.vfs.mounts.covered.remove(&at);
             }
+        }
+        // What is open of a directory of the host goes on there, and so does who works in it.
+        if host && in_use {
+            if let Some(mount) = self.vfs.mounts.all.get_mut(&n) {
+                mount.detached = true;
+            }
+            return Ok(());
         }
         for id in &mine {
             if self.objects.watches.has(*id) {
@@ -371,6 +392,16 @@ impl Kernel {
         }
         self.vfs.mounts.all.remove(&n);
         Ok(())
+    }
+
+    /// Something of a file system is not open any more: a mount of it that was detached goes when it was the last.
+    pub(super) fn unmount_detached(&mut self, fs: FsKind) {
+        if let FsKind::Mount(n) = fs
+            && self.vfs.mounts.all.get(&n).is_some_and(|m| m.detached)
+        {
+            // Still in use, or gone.
+            let _ = self.unmount(n, false);
+        }
     }
 
     /// Changes what a mount allows, and (`options`) how large a file system in memory may be. EINVAL, EBUSY.
@@ -456,6 +487,7 @@ impl Kernel {
             .mounts
             .all
             .iter()
+            .filter(|(_, m)| !m.detached)
             .map(|(n, m)| {
                 let mut options = String::from(if m.flags & RDONLY != 0 { "ro" } else { "rw" });
                 for (bit, name) in [(2, "nosuid"), (4, "nodev"), (8, "noexec"), (1024, "noatime")] {

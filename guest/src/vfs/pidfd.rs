@@ -42,11 +42,14 @@ impl Kernel {
         Ok((pid, file.flags & O_NONBLOCK != 0))
     }
 
-    /// POLL* events: input once the process has ended.
+    /// POLL* events: input once the process has ended, and a hang-up once it was waited for.
     pub fn pidfd_poll(&self, id: u64) -> u32 {
-        let alive =
-            self.pidfd_pid(id).is_ok_and(|pid| self.processes.get(&pid).is_some_and(|p| p.zombie.is_none()));
-        if alive { 0 } else { crate::poll::POLLIN | crate::poll::POLLRDNORM }
+        use crate::poll::{POLLHUP, POLLIN, POLLRDNORM};
+        match self.pidfd_pid(id).map(|pid| self.processes.get(&pid).is_some_and(|p| p.zombie.is_none())) {
+            Ok(true) => 0,
+            Ok(false) => POLLIN | POLLRDNORM,
+            Err(_) => POLLIN | POLLRDNORM | POLLHUP,
+        }
     }
 
     /// A process ended: whoever watches it is woken.

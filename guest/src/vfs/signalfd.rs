@@ -87,7 +87,7 @@ impl Kernel {
         let Some(process) = self.processes.get(&s.pid) else { return 0 };
         let threads = process.threads.iter().filter_map(|t| self.tasks.get(t));
         let pending = threads.fold(process.pending.mask(), |m, t| m | t.pending.mask());
-        if pending & s.mask != 0 { crate::poll::POLLIN | crate::poll::POLLRDNORM } else { 0 }
+        if pending & s.mask != 0 { crate::poll::POLLIN } else { 0 }
     }
 
     /// read(2): as many pending signals as there is room for. EINVAL, EAGAIN.

@@ -158,7 +158,7 @@ impl Kernel {
 
     fn install_at(&mut self, table: u64, fd: u32, file: OpenFile) {
         let file = self.files.insert(file);
-        let old = self.fd_tables.get_mut(table).and_then(|t| t.fds.insert(fd, Fd { file, cloexec: false }));
+        let old = self.fd_tables.get_mut(table).and_then(|t| t.put(fd, Fd { file, cloexec: false }));
         match old {
             Some(old) => self.file_unref(old.file),
             None => self.objects.descriptors += 1,

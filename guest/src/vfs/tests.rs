@@ -381,8 +381,8 @@ fn a_host_tree_is_walked_and_listed() {
 
 /// Process 1 with an open file on descriptor 5.
 fn process(k: &mut Kernel, file: u64) {
-    let fds = [(5, crate::task::Fd { file, cloexec: true })].into();
-    let files = k.fd_tables.insert(crate::task::FdTable { fds, refs: 1, ..Default::default() });
+    let fds = [(5, crate::task::Fd { file, cloexec: true })];
+    let files = k.fd_tables.insert(crate::task::FdTable::of(fds));
     let fs = k.fs_contexts.insert(crate::task::FsContext { root: ROOT, cwd: ROOT, umask: 0o022, refs: 1 });
     let name = *b"a (name)\0\0\0\0\0\0\0\0";
     let task = crate::task::Task { files, fs, name, ..crate::task::Task::new(1, 1) };

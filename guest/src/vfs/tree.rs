@@ -269,6 +269,9 @@ impl Kernel {
         }
         let kind = self.vfs.inode(id)?.file_type();
         if kind == super::inode::S_IFIFO {
+            if flags & super::pipe::O_DIRECT != 0 {
+                return Err(Errno::EINVAL);
+            }
             return Ok(Opening::Fifo(id));
         }
         if kind == S_IFREG {
@@ -386,12 +389,16 @@ impl Kernel {
     pub fn inode_open_count(&mut self, inode: InodeId, delta: i32) {
         let Ok(node) = self.vfs.inode_users(inode) else { return };
         node.opens = node.opens.saturating_add_signed(delta);
+        let fs = node.fs;
         let (idle, gone) = (node.opens == 0, node.opens == 0 && node.stat.nlink == 0);
         if idle {
             self.live_close(inode);
         }
         if gone {
             self.reap_inode(inode);
+        }
+        if idle {
+            self.unmount_detached(fs);
         }
     }
 
@@ -433,6 +440,9 @@ impl Kernel {
 
     /// What mmap of an inode maps. ENODEV, EACCES.
     pub fn inode_map_source(&mut self, inode: InodeId) -> Result<MapSource, Errno> {
+        if self.is_live(inode) {
+            self.live_refresh(inode)?;
+        }
         let Inode { kind, stat, .. } = self.vfs.inode(inode)?;
         let size = stat.size;
         match kind {

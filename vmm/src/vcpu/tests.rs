@@ -229,7 +229,7 @@ fn a_truncated_file_is_a_fault_of_the_task_that_touches_it() {
     let mut g = Guest::new(b"\x48\x8b\x07\x0f\x05\x48\x89\x07\x0f\x05");
     let f = std::fs::File::from(rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     f.set_len(0x3000).unwrap();
-    g.machine.attach_file(DATA_GPA, 0x3000, f.as_fd(), 0).unwrap();
+    g.machine.attach_file(DATA_GPA, 0x3000, f.as_fd(), 0, false).unwrap();
     for page in [0, 0x1000, 0x2000] {
         g.regs.rdi = DATA + page;
         assert_eq!(g.at(5).run(), Exit::Syscall, "the file is long enough");
@@ -246,7 +246,7 @@ fn a_truncated_file_is_a_fault_of_the_task_that_touches_it() {
     g.regs.rdi = DATA;
     assert_eq!(g.at(5).run(), Exit::Syscall, "the vCPU goes on");
     // Code that is gone.
-    g.machine.attach_file(CODE_GPA, 0x1000, f.as_fd(), 0x1000).unwrap();
+    g.machine.attach_file(CODE_GPA, 0x1000, f.as_fd(), 0x1000, false).unwrap();
     assert_eq!(g.at(0).run(), Exit::BadMemory);
     g.machine.detach_file(CODE_GPA, 0x1000).unwrap();
     g.machine.write(CODE_GPA, b"\x0f\x05").unwrap();

@@ -7,6 +7,7 @@ use crate::syscall::{Context, ret};
 use crate::vfs::FileKind;
 use crate::vfs::dnotify::{OWNER_PGRP, OWNER_PID, Owner};
 use crate::vfs::file::{O_APPEND, O_NONBLOCK, O_PATH};
+use crate::vfs::inode::{S_IFMT, S_IFREG};
 use crate::wait::SysResult;
 
 pub(super) fn set_cloexec(c: &mut Context<'_>, fd: u64, on: bool) -> SysResult {
@@ -41,7 +42,16 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         4 => {
             // O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, FASYNC
             let may = O_APPEND | O_NONBLOCK | 0o40000 | 0o1_000_000 | 0o20000;
-            if low32(arg) & 0o40000 != 0 && !matches!(f.kind, FileKind::Inode(_) | FileKind::Pipe { .. }) {
+            let direct = match f.kind {
+                FileKind::Pipe { .. } => true,
+                // Not files without a name.
+                FileKind::Inode(inode) => {
+                    let node = c.k.vfs.inode(inode)?;
+                    node.file_type() == S_IFREG && node.seals.is_none()
+                }
+                _ => false,
+            };
+            if low32(arg) & 0o40000 != 0 && !direct {
                 return Err(Errno::EINVAL);
             }
             set_flags(c, entry.file, may, low32(arg) & may)
@@ -63,7 +73,7 @@ pub(super) fn fcntl(c: &mut Context<'_>, &[fd, cmd, arg, ..]: &[u64; 6]) -> SysR
         1031 | 1032 => {
             let FileKind::Pipe { pipe, .. } = f.kind else { return Err(Errno::EBADF) };
             let pipe = c.k.objects.pipes.get_mut(pipe).ok_or(Errno::EBADF)?;
-            let size = if cmd == 1031 { pipe.resize(u64::from(low32(arg)))? } else { pipe.capacity };
+            let size = if cmd == 1031 { pipe.resize(u64::from(low32(arg)))? } else { pipe.capacity() };
             let object = pipe.object;
             if cmd == 1031 {
                 c.k.wake(crate::wait::WaitKey::Object(object));
@@ -150,12 +160,17 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
         request if let FileKind::Socket(id) = f.kind => {
             crate::syscall::net::ioctl::request(c, id, request, arg)
         }
-        0x541b => {
+        0x541b if !matches!(f.kind, FileKind::Epoll(_)) => {
             let n = match f.kind {
-                FileKind::Pipe { pipe, .. } => {
-                    c.k.objects.pipes.get(pipe).map_or(0, |p| u64_of(p.data.len()))
+                FileKind::Pipe { pipe, .. } => c.k.objects.pipes.get(pipe).map_or(0, |p| u64_of(p.len())),
+                FileKind::Inode(inode) => {
+                    let stat = c.k.inode_stat(inode)?;
+                    if stat.mode & S_IFMT != S_IFREG {
+                        return Err(Errno::ENOTTY);
+                    }
+                    // Behind the end it is a negative number.
+                    stat.size.wrapping_sub(f.pos)
                 }
-                FileKind::Inode(inode) => c.k.inode_stat(inode)?.size.saturating_sub(f.pos),
                 FileKind::Work => c.k.work_available(),
                 FileKind::Inotify(id) => c.k.objects.watches.queues.get(id).map_or(0, |q| q.pending()),
                 FileKind::Fanotify(id) => {
@@ -166,7 +181,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             c.k.put_u32(c.tid, arg, low32(n))?;
             ret(0)
         }
-        request @ (0x5401 | 0x5413) => {
+        request @ (0x5401 | 0x5413) if !matches!(f.kind, FileKind::Epoll(_)) => {
             let FileKind::HostStream(stream) = f.kind else { return Err(Errno::ENOTTY) };
             let stream = c.k.objects.streams.get(stream).ok_or(Errno::EBADF)?;
             let bytes =
@@ -179,6 +194,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, &[fd, request, arg, ..]: &[u64; 6]) -> 
             FileKind::Inode(inode) => super::extents::fiemap(c, inode, arg),
             _ => Err(Errno::EOPNOTSUPP),
         },
+        _ if matches!(f.kind, FileKind::Epoll(_)) => Err(Errno::EINVAL),
         request => {
             let request = u64::from(request);
             let linux_has = match (f.kind, request) {

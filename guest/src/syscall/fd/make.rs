@@ -4,12 +4,20 @@ use super::O_CLOEXEC;
 use crate::errno::Errno;
 use crate::num::low32;
 use crate::syscall::{Context, ret};
+use crate::vfs::FileKind;
 use crate::vfs::file::O_NONBLOCK;
+use crate::vfs::pipe::O_DIRECT;
 use crate::wait::SysResult;
 
 pub(super) fn make_pipe(c: &mut Context<'_>, va: u64, flags: u32) -> SysResult {
     let cloexec = u64::from(flags) & O_CLOEXEC != 0;
-    let (read, write) = c.k.pipe_create(flags & O_NONBLOCK);
+    let (read, write) = c.k.pipe_create(flags & (O_NONBLOCK | O_DIRECT));
+    let creds = c.k.creds_of(c.tid);
+    if let Ok(FileKind::Pipe { pipe, .. }) = c.k.open_file(read).map(|f| f.kind)
+        && let Some(p) = c.k.objects.pipes.get_mut(pipe)
+    {
+        p.owner = (creds.fsuid, creds.fsgid, 0o600);
+    }
     let a = match c.k.install_fd(c.tid, read, cloexec) {
         Ok(fd) => fd,
         Err(e) => {
@@ -39,7 +47,7 @@ pub(super) fn pipe(c: &mut Context<'_>, &[va, ..]: &[u64; 6]) -> SysResult {
 
 pub(super) fn pipe2(c: &mut Context<'_>, &[va, flags, ..]: &[u64; 6]) -> SysResult {
     let flags = low32(flags);
-    if u64::from(flags & !O_NONBLOCK) & !O_CLOEXEC != 0 {
+    if u64::from(flags & !(O_NONBLOCK | O_DIRECT)) & !O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
     make_pipe(c, va, flags)

@@ -22,11 +22,23 @@ pub(super) fn single(
     Ok([(va, len.min(MAX_RW_COUNT))])
 }
 
-/// Whether a file was opened for this. EBADF.
+/// Whether a file was opened for this, and can do it. EBADF, EINVAL.
 pub(super) fn check_mode(c: &Context<'_>, file: u64, write: bool) -> Result<(), Errno> {
-    let flags = c.k.open_file(file)?.flags;
+    let f = c.k.files.get(file).ok_or(Errno::EBADF)?;
     let barred = if write { 0 } else { 1 };
-    if flags & 3 == barred || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(()) }
+    if f.flags & 3 == barred || f.flags & O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
+    match f.kind {
+        // Neither is there for these, whatever the address is.
+        FileKind::Epoll(_) | FileKind::PidFd(_) => Err(Errno::EINVAL),
+        FileKind::TimerFd(_) | FileKind::SignalFd(_) | FileKind::Inotify(_) | FileKind::Mqueue(_)
+            if write =>
+        {
+            Err(Errno::EINVAL)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A position of pread(2) and friends. EINVAL, ESPIPE.
@@ -95,8 +107,9 @@ pub(super) fn vectored(
     // Linux takes the count as 32 bits.
     let iovecs = c.k.read_iovecs(c.tid, va, u64::from(low32(count)))?;
     let flags = low32(flags);
+    // Nothing is done with no bytes; a read(2) or write(2) of none may still be an error.
     if iovecs.iter().all(|(_, len)| *len == 0) {
-        return transfer(c, file, &iovecs, at, write, 0);
+        return ret(0);
     }
     check_flags(c, file, flags)?;
     transfer(c, file, &iovecs, at, write, flags)
@@ -204,12 +217,17 @@ pub(super) fn lseek(c: &mut Context<'_>, &[fd, offset, whence, ..]: &[u64; 6]) -
         return ret(0);
     };
     let offset = offset.cast_signed();
+    // The directories of a file system in memory have no end to count from.
+    if whence == 2 && c.k.vfs.inode(inode)?.is_dir() && c.k.is_tmpfs(inode) {
+        return Err(Errno::EINVAL);
+    }
     let base = match whence {
         0 => 0,
         1 => f.pos.cast_signed(),
         _ => c.k.inode_stat(inode)?.size.cast_signed(),
     };
     let new = match whence {
+        3 | 4 if c.k.vfs.inode(inode)?.is_dir() => return Err(Errno::EINVAL),
         3 | 4 => {
             let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
             c.k.inode_seek(inode, from, whence == 4)?.cast_signed()

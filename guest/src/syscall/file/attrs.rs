@@ -5,9 +5,9 @@ use crate::errno::Errno;
 use crate::num::{int, low32};
 use crate::syscall::{Context, ret};
 use crate::task::creds::cap;
-use crate::vfs::InodeId;
 use crate::vfs::inode::{Kind, S_IFDIR, S_IFMT, S_IFREG};
 use crate::vfs::path::MAY_WRITE;
+use crate::vfs::{FileKind, InodeId};
 use crate::wait::SysResult;
 use linux_raw_sys::general as g;
 
@@ -30,10 +30,39 @@ pub(super) fn syncfs(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
+/// User, group and mode of a file without an inode, where they can be changed: pipes and sockets have them, the other anonymous files
+/// share one that nobody may change.
+fn nameless<'a>(c: &'a mut Context<'_>, file: u64) -> Result<Option<&'a mut (u32, u32, u32)>, Errno> {
+    let kind = c.k.open_file(file)?.kind;
+    Ok(match kind {
+        FileKind::Pipe { pipe, .. } => c.k.objects.pipes.get_mut(pipe).map(|p| &mut p.owner),
+        FileKind::Socket(id) => c.k.objects.net.sockets.get_mut(id).map(|s| &mut s.owner),
+        FileKind::Mqueue(id) => c.k.ipc.mqueues.get_mut(id).map(|q| &mut q.owner),
+        _ => None,
+    })
+}
+
+/// Whether a file is one of the host's streams: what lies behind it is not the guest's to change, and nobody is told so.
+fn is_hosts(c: &Context<'_>, file: u64) -> Result<bool, Errno> {
+    Ok(matches!(c.k.open_file(file)?.kind, FileKind::HostStream(_) | FileKind::Work))
+}
+
 fn change_mode(c: &mut Context<'_>, object: Object, mode: u64) -> SysResult {
-    // The mode of what lies behind a pipe or an eventfd is nobody's business; accepting it harms nobody.
-    let Object::Inode(id) = object else { return ret(0) };
     let creds = c.k.creds_of(c.tid);
+    let id = match object {
+        Object::Inode(id) => id,
+        Object::File(file) => {
+            if is_hosts(c, file)? {
+                return ret(0);
+            }
+            let (uid, _, bits) = nameless(c, file)?.ok_or(Errno::EOPNOTSUPP)?;
+            if !creds.owns(*uid) {
+                return Err(Errno::EPERM);
+            }
+            *bits = low32(mode) & 0o7777;
+            return ret(0);
+        }
+    };
     let now = c.k.now_pair();
     let node = c.k.vfs.inode_mut(id)?;
     if matches!(node.kind, Kind::Synth(_)) {
@@ -91,9 +120,30 @@ pub(super) fn fchmodat2(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
 }
 
 fn change_owner(c: &mut Context<'_>, object: Object, uid: u64, gid: u64) -> SysResult {
-    let Object::Inode(id) = object else { return ret(0) };
     let (uid, gid) = (low32(uid), low32(gid));
     let creds = c.k.creds_of(c.tid);
+    let id = match object {
+        Object::Inode(id) => id,
+        Object::File(file) => {
+            if is_hosts(c, file)? {
+                return ret(0);
+            }
+            let (owner, group, _) = nameless(c, file)?.ok_or(Errno::EOPNOTSUPP)?;
+            let mine = creds.fsuid == *owner;
+            let may = |new: u32, is: bool| new == NO_ID || creds.can(cap::CHOWN) || (mine && is);
+            let member = gid == creds.fsgid || creds.groups.contains(&gid) || gid == *group;
+            if !may(uid, uid == *owner) || !may(gid, member) {
+                return Err(Errno::EPERM);
+            }
+            if uid != NO_ID {
+                *owner = uid;
+            }
+            if gid != NO_ID {
+                *group = gid;
+            }
+            return ret(0);
+        }
+    };
     let now = c.k.now_pair();
     let node = c.k.vfs.inode_mut(id)?;
     if matches!(node.kind, Kind::Synth(_)) {

@@ -8,6 +8,7 @@ use crate::net::addr::{Address, Family, Given, MAX_ADDRESS};
 use crate::net::transfer::{
     MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, Outgoing, Progress,
 };
+use crate::net::{State, Style};
 use crate::num::{low32, u64_of, us};
 use crate::signal::frame::{le32, le64};
 use crate::vfs::file::MAX_RW_COUNT;
@@ -114,6 +115,10 @@ fn header(c: &mut Context<'_>, va: u64) -> Result<Header, Errno> {
 fn send_one(c: &mut Context<'_>, fd: u64, va: u64, flags: u32) -> Result<Progress<u64>, Errno> {
     let (file, id) = of(c, fd)?;
     let h = header(c, va)?;
+    let s = c.k.objects.net.get(id)?;
+    if s.style == Style::SeqPacket && s.state != State::Connected {
+        return Err(Errno::ENOTCONN);
+    }
     let to = destination(c, id, h.name, h.name_len)?;
     let iovecs = c.k.read_iovecs(c.tid, h.iovecs, h.count)?;
     let mut m = Outgoing { iovecs, flags, to, ..Outgoing::default() };

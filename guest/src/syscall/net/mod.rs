@@ -5,7 +5,7 @@ use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::net::Style;
 use crate::net::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, Address, Family, Given, MAX_ADDRESS};
-use crate::net::options::{SOL_IP, SOL_TCP};
+use crate::net::options::{IPV6_V6ONLY, SOL_IP, SOL_IPV6, SOL_TCP};
 use crate::net::transfer::Progress;
 use crate::num::{int, low32, u64_of, us};
 use crate::vfs::file::{O_NONBLOCK, O_PATH};
@@ -19,6 +19,8 @@ mod refused;
 use message::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 
 const SOCK_CLOEXEC: u32 = 0o2_000_000;
+/// IPPROTO_UDPLITE.
+const UDPLITE: i32 = 136;
 /// Longest option value, bytes.
 const MAX_OPTION: usize = 4096;
 
@@ -51,28 +53,28 @@ pub const TABLE: &[Entry] = &[
         44,
         "sendto",
         &[Fd, In(2), Uint, MSG_FLAGS, Ptr, Uint],
-        "no urgent data on AF_UNIX; no error queue",
+        "no urgent data on AF_UNIX",
         sendto,
     ),
     Entry::partial(
         45,
         "recvfrom",
         &[Fd, Out, Uint, MSG_FLAGS, Ptr, Ptr],
-        "no urgent data on AF_UNIX; no error queue",
+        "no urgent data on AF_UNIX",
         recvfrom,
     ),
     Entry::partial(
         46,
         "sendmsg",
         &[Fd, Ptr, MSG_FLAGS],
-        "no urgent data on AF_UNIX; no error queue, SCM_PIDFD, SCM_TIMESTAMPING",
+        "no urgent data on AF_UNIX; no SCM_PIDFD, SCM_TIMESTAMPING",
         sendmsg,
     ),
     Entry::partial(
         47,
         "recvmsg",
         &[Fd, Ptr, MSG_FLAGS],
-        "no urgent data on AF_UNIX; no error queue, SCM_PIDFD, SCM_TIMESTAMPING",
+        "no urgent data on AF_UNIX; no SCM_PIDFD, SCM_TIMESTAMPING",
         recvmsg,
     ),
     Entry::full(48, "shutdown", &[Fd, Int], shutdown),
@@ -157,7 +159,7 @@ fn kind(family: u64, style: u64, protocol: u64) -> Result<(Family, Style, u32), 
         // IPPROTO_MAX
         (_, _, i32::MIN..0 | 263..) => return Err(Errno::EINVAL),
         (_, 1, 0 | 6) => Style::Stream,
-        (_, 2, 0 | 17) => Style::Datagram,
+        (_, 2, 0 | 17 | UDPLITE) => Style::Datagram,
         // net.ipv4.ping_group_range is empty.
         (Family::Inet, 2, 1) | (Family::Inet6, 2, 58) => return Err(Errno::EACCES),
         (_, 3, 0) | (_, 1 | 2, _) => return Err(Errno::EPROTONOSUPPORT),
@@ -170,8 +172,9 @@ fn kind(family: u64, style: u64, protocol: u64) -> Result<(Family, Style, u32), 
 fn socket(c: &mut Context<'_>, &[family, style, protocol, ..]: &[u64; 6]) -> SysResult {
     let (family, style, flags) = refused::kind(c, family, style, protocol)?;
     let id = c.k.socket_create(c.tid, family, style)?;
-    if family == Family::Netlink {
-        c.k.objects.net.get_mut(id)?.protocol = int(protocol);
+    let s = c.k.objects.net.get_mut(id)?;
+    if family == Family::Netlink || (s.is_inet() && int(protocol) == UDPLITE) {
+        s.protocol = int(protocol);
     }
     let file = c.k.socket_file(id, flags & O_NONBLOCK);
     ret(u64::from(c.k.install_fd(c.tid, file, flags & SOCK_CLOEXEC != 0)?))
@@ -231,9 +234,33 @@ fn bind(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     ret(0)
 }
 
+/// The address of a connect(2), of which a connection that exists or is being made looks at nothing but AF_UNSPEC.
+fn connect_address(c: &mut Context<'_>, id: u64, va: u64, len: u32) -> Result<Given, Errno> {
+    let given = read_address(c, id, va, len);
+    let s = c.k.objects.net.get(id)?;
+    match given {
+        Err(Errno::EINVAL | Errno::EAFNOSUPPORT) if s.is_inet() && (2..=MAX_ADDRESS).contains(&len) => {}
+        other => return other,
+    }
+    let any = Given::Address(Address::Ip(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0));
+    if s.is_connection() {
+        return if s.state == crate::net::State::Idle && !s.in_progress { given } else { Ok(any) };
+    }
+    // ipv6(7): a datagram socket takes an IPv4 address, unless it is for IPv6 alone.
+    if s.family == Family::Inet6 {
+        let only = s.options.is_on(SOL_IPV6, IPV6_V6ONLY)
+            || matches!(s.local, Address::Ip(std::net::IpAddr::V6(ip), _) if !ip.is_unspecified());
+        let bytes = c.k.copy_in_vec(c.tid, va, us(u64::from(len)))?;
+        if let [2, 0, ..] = bytes.as_slice() {
+            return if only { Err(Errno::EAFNOSUPPORT) } else { Address::parse(Family::Inet, &bytes) };
+        }
+    }
+    given
+}
+
 fn connect(c: &mut Context<'_>, &[fd, va, len, ..]: &[u64; 6]) -> SysResult {
     let (file, id) = of(c, fd)?;
-    let given = read_address(c, id, va, low32(len))?;
+    let given = connect_address(c, id, va, low32(len))?;
     if given == Given::Address(Address::Unnamed) {
         return Err(Errno::EINVAL);
     }
@@ -254,6 +281,8 @@ fn do_accept(c: &mut Context<'_>, fd: u64, va: u64, len_va: u64, flags: u32) -> 
     if flags & !(SOCK_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
+    c.k.usable_file_of(c.tid, int(fd))?;
+    c.k.fd_is_free(c.tid)?;
     let (file, id) = of(c, fd)?;
     let s = c.k.objects.net.get(id)?;
     let attempt = c.k.socket_attempt(c.tid, s.options.receive_timeout);
@@ -320,6 +349,13 @@ fn setsockopt(c: &mut Context<'_>, &[fd, level, name, va, len, _]: &[u64; 6]) ->
     let root = c.k.capable(c.tid, crate::task::creds::cap::NET_ADMIN);
     let done = c.k.objects.net.get_mut(id)?.set_option(low32(level), low32(name), &value, root);
     done.map_err(|e| refused::option(c, level, name, e))?;
+    let s = c.k.objects.net.get(id)?;
+    // IP_RECVERR, IPV6_RECVERR
+    if matches!((low32(level), low32(name)), (SOL_IP, 11) | (SOL_IPV6, 25))
+        && !s.options.is_on(low32(level), low32(name))
+    {
+        c.k.objects.net.forget_errors(id);
+    }
     ret(0)
 }
 

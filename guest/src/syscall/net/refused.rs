@@ -22,9 +22,8 @@ pub(super) fn kind(
             (Errno::EPERM | Errno::EACCES, _) => true,
             // Netlink's other families.
             (Errno::EPROTONOSUPPORT, _) if low32(family) == 16 => true,
-            // SCTP and MPTCP; UDP-Lite.
+            // SCTP and MPTCP.
             (Errno::EPROTONOSUPPORT, 1) => has(&[132, 262]),
-            (Errno::EPROTONOSUPPORT, 2) => has(&[136]),
             (Errno::ESOCKTNOSUPPORT, 5) => has(&[0, 132]) && low32(family) != 1,
             _ => false,
         };
