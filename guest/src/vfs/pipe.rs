@@ -1,5 +1,5 @@
 //! Pipes: a bounded queue of buffers of a page each, as Linux keeps them, with a count of open ends. Knows nothing of user memory or
-//! of blocking: a call that cannot go on says EAGAIN, and [`super::pipe_io`] turns that into a sleep.
+//! of blocking: a call that cannot go on says EAGAIN, and `pipe_io` turns that into a sleep.
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
