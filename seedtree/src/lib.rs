@@ -11,6 +11,7 @@ pub mod memory;
 pub mod node;
 pub mod proto;
 mod provided;
+pub mod reclaim;
 pub mod runtime;
 pub mod sandbox;
 pub mod spares;

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod invoke;
 mod run;
+mod simulate;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -16,12 +17,14 @@ pub enum Command {
     Invoke(invoke::Args),
     /// Grow a seed tree, fork instances from it, and show what it costs beside other ways to start a function
     Demo(demo::Args),
+    /// Replay a trace of requests, and show what each reclaim policy would keep under a memory budget
+    Simulate(simulate::Args),
 }
 
 impl Command {
     /// Runs it; the result is the exit status.
     pub fn run(self) -> anyhow::Result<u8> {
-        if !matches!(self, Command::Check(_)) {
+        if !matches!(self, Command::Check(_) | Command::Simulate(_)) {
             crate::limits::open_files()?;
         }
         match self {
@@ -29,6 +32,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Invoke(args) => invoke::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Simulate(args) => simulate::run(&args),
         }
     }
 }
