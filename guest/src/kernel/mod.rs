@@ -337,6 +337,7 @@ impl Kernel {
         let now = self.platform.monotonic();
         self.run_timers(now);
         self.refresh_time(now);
+        self.look_at_load(now);
         loop {
             self.lambda_pump();
             if let Some(status) = &self.exited {

@@ -17,6 +17,7 @@ pub mod gaps;
 pub mod lock;
 pub mod mmap;
 pub mod mremap;
+mod pagemap;
 pub mod remote;
 pub mod report;
 pub mod space;

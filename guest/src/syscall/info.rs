@@ -28,7 +28,7 @@ const FIXED: &str = "recorded or ignored: all tasks share the sandbox's CPUs eve
 pub const TABLE: &[Entry] = &[
     Entry::full(63, "uname", &[Arg::Ptr], uname),
     Entry::full(97, "getrlimit", &[Arg::Int, Arg::Ptr], getrlimit),
-    Entry::partial(99, "sysinfo", &[Arg::Ptr], "no swap, no load", sysinfo),
+    Entry::partial(99, "sysinfo", &[Arg::Ptr], "no swap", sysinfo),
     refused(103, "syslog"),
     Entry::partial(140, "getpriority", &[Arg::Int, Arg::Int], FIXED, getpriority),
     Entry::partial(141, "setpriority", &[Arg::Int, Arg::Int, Arg::Int], FIXED, setpriority),
@@ -60,6 +60,10 @@ fn sysinfo(c: &mut Context<'_>, a: &[u64; 6]) -> SysResult {
     let mut b = [0; 112];
     // uptime, three loads, totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs, totalhigh, freehigh, mem_unit
     put(&mut b, 0, &(c.k.platform.monotonic() / 1_000_000_000).to_le_bytes());
+    // The averages' point is at bit 16 here, at bit 11 there.
+    for (n, load) in c.k.time.load.averages.iter().enumerate() {
+        put(&mut b, 8 + 8 * n, &(load << 5).to_le_bytes());
+    }
     put(&mut b, 32, &total.to_le_bytes());
     put(&mut b, 40, &free.to_le_bytes());
     put(&mut b, 80, &procs.to_le_bytes());

@@ -95,6 +95,7 @@ pub const TABLE: &[Entry] = &[
     Entry::full(218, "set_tid_address", &[Arg::Ptr], set_tid_address),
     Entry::full(231, "exit_group", &[Arg::Int], exit_group),
     Entry::full(247, "waitid", &[Arg::Int, Arg::Int, Arg::Ptr, Arg::Hex, Arg::Ptr], wait::waitid),
+    refused(308, "setns", Errno::EPERM, "no name spaces but the initial ones"),
     refused(312, "kcmp", Errno::ENOSYS, "checkpointing aid"),
     refused(317, "seccomp", Errno::EINVAL, "no filters inside the sandbox"),
     Entry::partial(

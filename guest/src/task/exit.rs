@@ -142,7 +142,7 @@ impl Kernel {
         let chld = self.action(parent, SIGCHLD);
         let unwanted = exit_signal == SIGCHLD && (chld.handler == SIG_IGN || chld.flags & SA_NOCLDWAIT != 0);
         if self.processes.get(&parent).is_none_or(|p| p.zombie.is_some()) || unwanted {
-            self.processes.remove(&pid);
+            self.bury(pid);
         }
         self.forget_adopted();
         // clone(2) takes any eight bits; what is no signal is not sent.
@@ -210,7 +210,7 @@ impl Kernel {
         let zombie = |p: &&crate::task::Process| p.parent == 1 && p.aux.adopted && p.zombie.is_some();
         let zombies: Vec<u32> = self.processes.values().filter(zombie).map(|p| p.pid).collect();
         for pid in zombies.iter().take(zombies.len().saturating_sub(MAX_ADOPTED)) {
-            self.processes.remove(pid);
+            self.bury(*pid);
         }
     }
 
@@ -223,8 +223,25 @@ impl Kernel {
         }
     }
 
+    /// Removes a process that nobody waits for; its times stay those of the sandbox.
+    fn bury(&mut self, pid: u32) {
+        if let Some(dead) = self.processes.remove(&pid) {
+            let (user, system) = &mut self.time.buried;
+            for ns in [dead.aux.dead_cpu_ns, dead.aux.child_cpu_ns] {
+                *user = user.saturating_add(ns);
+            }
+            for ns in [dead.aux.dead_system_ns, dead.aux.child_system_ns] {
+                *system = system.saturating_add(ns);
+            }
+        }
+    }
+
     /// Removes a zombie and adds its times to its parent's.
     pub fn reap(&mut self, pid: u32) {
+        let parent = self.processes.get(&pid).map_or(0, |p| p.parent);
+        if !self.processes.contains_key(&parent) {
+            self.bury(pid);
+        }
         if let Some(dead) = self.processes.remove(&pid)
             && let Some(parent) = self.processes.get_mut(&dead.parent)
         {
@@ -275,6 +292,20 @@ mod tests {
         assert_eq!((info.signo, info.code, info.fields[0], info.fields[1]), (17, 1, 2, 3));
         k.reap(2);
         assert!(!k.processes.contains_key(&2));
+    }
+
+    #[test]
+    fn the_sandboxs_times_do_not_go_down_when_a_process_ends_that_nobody_waits_for() {
+        let mut k = kernel(&[(1, 0), (2, 1)]);
+        let action = crate::signal::SigAction { handler: SIG_IGN, ..Default::default() };
+        k.set_action(1, SIGCHLD, action);
+        k.tasks.get_mut(&2).unwrap().cpu_ns = 3_000_000_000;
+        k.processes.get_mut(&2).unwrap().aux.child_system_ns = 1_000_000_000;
+        let before = k.cpu_lines(0);
+        k.exit_process(2, ExitStatus::Code(0));
+        assert!(!k.processes.contains_key(&2));
+        assert_eq!(k.cpu_lines(0), before);
+        assert!(before.starts_with("cpu  300 0 100 "), "{before}");
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Clocks, the time page that the vDSO reads (`page`), interval and POSIX timers.
 
+mod load;
+
+pub use load::Load;
+
 use crate::fork::{ForkArgs, Reset};
 use crate::kernel::Kernel;
 use crate::platform::{Gpa, Ns};
@@ -54,6 +58,10 @@ pub struct Timekeeper {
     pub timers: crate::kernel::TimerQueue,
     /// Processes that have timers or a limit of processor time.
     pub cpu_watched: std::collections::BTreeSet<u32>,
+    /// The load average.
+    pub load: Load,
+    /// User and kernel time of processes that nobody waited for, with what their children left them, ns.
+    pub buried: (Ns, Ns),
 }
 
 impl Reset for Timekeeper {
@@ -65,6 +73,8 @@ impl Kernel {
     /// Re-anchors the time page and moves relative timers by the pause.
     pub fn time_after_fork(&mut self, pause: Ns) {
         self.timers_after_fork(pause);
+        let now = self.platform.monotonic();
+        self.time.load.restart(now);
         self.reanchor_time();
     }
 

@@ -135,6 +135,9 @@ impl Kernel {
                 if let Some(done) = self.maps_read(inode, &path, offset, buf) {
                     return Ok(done);
                 }
+                if let Some(mm) = self.synth_pagemap(&path) {
+                    return self.mm_pagemap(mm, offset, buf);
+                }
                 let text = self.synth_text(&path)?;
                 let rest = text.get(us(offset)..).unwrap_or_default();
                 let n = rest.len().min(buf.len());

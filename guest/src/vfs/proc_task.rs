@@ -79,10 +79,20 @@ impl Kernel {
                     )
                 }))
                 .collect(),
+            // Where it sleeps, by the name of its call; 0 for one that does not.
+            ["wchan"] => match (&task.state, &task.syscall) {
+                (TaskState::Blocked(_), Some(call)) => {
+                    format!("__x64_sys_{}", crate::syscall::names::name(call.number))
+                }
+                (TaskState::Stopped, _) => "do_signal_stop".into(),
+                (TaskState::Traced, _) => "ptrace_stop".into(),
+                _ => "0".into(),
+            },
             ["cgroup"] => "0::/\n".into(),
             // The default: anonymous memory, ELF headers, private huge pages. There are no core dumps.
             ["coredump_filter"] => "00000033\n".into(),
             ["net", name] => self.net_text(name).ok_or(Errno::ENOENT)?,
+            ["oom_score"] => "0\n".into(),
             ["oom_score_adj"] => format!("{}\n", process.aux.oom_score_adj),
             ["io"] => "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n\
                        cancelled_write_bytes: 0\n"
@@ -105,8 +115,8 @@ impl Kernel {
 
     /// The lines `cpu` and `cpuN` of proc's stat, `up` ns after the start: what living processes used and what reaped ones left to their
     /// parents, in ticks of 10 ms. Time is not kept by vCPU: each has an equal share.
-    pub(super) fn cpu_lines(&self, up: u64) -> String {
-        let mut used = (0_u64, 0_u64);
+    pub(crate) fn cpu_lines(&self, up: u64) -> String {
+        let mut used = self.time.buried;
         for p in self.processes.values() {
             let (user, system) = self.process_times(p.pid);
             used.0 = used.0.saturating_add(user).saturating_add(p.aux.child_cpu_ns);

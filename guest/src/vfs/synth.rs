@@ -50,13 +50,30 @@ const PROC_TASK: &[&str] = &[
     "mountinfo",
     "mounts",
     "net",
+    "ns",
+    "oom_score",
     "oom_score_adj",
+    "pagemap",
     "root",
     "smaps",
     "smaps_rollup",
     "stat",
     "statm",
     "status",
+    "wchan",
+];
+/// Name spaces: their links in PID/ns, their kinds, and the numbers that the initial ones have on Linux.
+const NAMESPACES: &[(&str, &str, u32)] = &[
+    ("cgroup", "cgroup", 4_026_531_835),
+    ("ipc", "ipc", 4_026_531_839),
+    ("mnt", "mnt", 4_026_531_841),
+    ("net", "net", 4_026_531_840),
+    ("pid", "pid", 4_026_531_836),
+    ("pid_for_children", "pid", 4_026_531_836),
+    ("time", "time", 4_026_531_834),
+    ("time_for_children", "time", 4_026_531_834),
+    ("user", "user", 4_026_531_837),
+    ("uts", "uts", 4_026_531_838),
 ];
 /// Fixed files and directories (trailing slash) besides the ones above.
 const FIXED: &[&str] = &[
@@ -77,6 +94,8 @@ const FIXED: &[&str] = &[
     "proc/sys/vm/mmap_min_addr",
     "proc/sys/vm/overcommit_memory",
     "proc/sys/vm/unprivileged_userfaultfd",
+    "proc/tty/",
+    "proc/tty/drivers",
     "proc/sys/fs/",
     "proc/sys/fs/aio-max-nr",
     "proc/sys/fs/aio-nr",
@@ -180,9 +199,16 @@ impl Kernel {
         (rest == ["mem"]).then_some((process.pid, task.mm))
     }
 
+    /// The address space behind a path of page-table entries (`proc/PID/pagemap`).
+    pub(super) fn synth_pagemap(&self, path: &str) -> Option<u64> {
+        let (_, task, _, rest) = path.ends_with("/pagemap").then(|| self.synth_task(path)).flatten()?;
+        (rest == ["pagemap"]).then_some(task.mm)
+    }
+
     /// The task that a file of proc tells too much about for other users: what it holds in memory and where that lies.
     pub(super) fn synth_private(&self, path: &str) -> Option<crate::task::Tid> {
-        const PRIVATE: [&str; 7] = ["mem", "maps", "smaps", "smaps_rollup", "environ", "auxv", "io"];
+        const PRIVATE: [&str; 8] =
+            ["mem", "pagemap", "maps", "smaps", "smaps_rollup", "environ", "auxv", "io"];
         let (_, task, _, rest) = self.synth_task(path)?;
         rest.as_slice().first().filter(|name| rest.len() == 1 && PRIVATE.contains(name)).map(|_| task.tid)
     }
@@ -234,6 +260,9 @@ impl Kernel {
             [] => Some(dir),
             ["task"] if !in_task => Some(dir),
             ["fd" | "fdinfo"] => Some(S_IFDIR | 0o500),
+            ["ns"] => Some(S_IFDIR | 0o511),
+            ["ns", name] => NAMESPACES.iter().any(|(n, ..)| n == name).then_some(S_IFLNK | 0o777),
+            ["pagemap"] => Some(S_IFREG | 0o400),
             ["net"] => Some(dir),
             ["net", name] if net::FILES.contains(name) => Some(file),
             ["exe" | "cwd" | "root"] => Some(S_IFLNK | 0o777),
@@ -338,13 +367,17 @@ impl Kernel {
         let (process, task, _, rest) = self.synth_task(path).ok_or(Errno::ENOENT)?;
         let fs = self.fs_contexts.get(task.fs);
         // These links lead on without asking for rights on the way.
-        if matches!(rest.as_slice(), ["exe" | "cwd" | "root"] | ["fd", _]) {
+        if matches!(rest.as_slice(), ["exe" | "cwd" | "root"] | ["fd" | "ns", _]) {
             self.may_inspect(tid, task.tid, false).map_err(|_| Errno::EACCES)?;
         }
         match rest.as_slice() {
             ["exe"] if process.exe.is_empty() => Err(Errno::ENOENT),
             ["exe"] => Ok(Link::Path(process.exe.clone())),
             ["cwd"] => Ok(Link::Inode(fs.ok_or(Errno::ENOENT)?.cwd)),
+            ["ns", name] => {
+                let (_, kind, id) = NAMESPACES.iter().find(|(n, ..)| n == name).ok_or(Errno::ENOENT)?;
+                Ok(Link::Path(format!("{kind}:[{id}]").into_bytes()))
+            }
             ["root"] => Ok(Link::Inode(fs.ok_or(Errno::ENOENT)?.root)),
             ["fd", n] => {
                 let n = number(n).ok_or(Errno::ENOENT)?;
@@ -405,6 +438,7 @@ impl Kernel {
                 ["task"] => {
                     names.extend(process.threads.iter().map(|t| (numbered + u64::from(*t), t.to_string())));
                 }
+                ["ns"] => fixed.extend(NAMESPACES.iter().map(|(n, ..)| (*n).to_owned())),
                 ["net"] => fixed.extend(net::FILES.iter().map(|n| (*n).to_owned())),
                 ["fd" | "fdinfo"] => {
                     if let Some(table) = self.fd_tables.get(task.files) {
@@ -471,8 +505,8 @@ impl Kernel {
             // No controller of version 1 is there; version 2 has none to list here.
             ["proc", "cgroups"] => "#subsys_name\thierarchy\tnum_cgroups\tenabled\n".into(),
             ["proc", "loadavg"] => {
-                let running = self.sched.waiting() + 1;
-                format!("0.00 0.00 0.00 {running}/{} {}\n", self.tasks.len(), self.next_id.saturating_sub(1))
+                let (load, running) = (self.load_text(), self.running_tasks());
+                format!("{load} {running}/{} {}\n", self.tasks.len(), self.next_id.saturating_sub(1))
             }
             ["proc", "meminfo"] => self.meminfo(""),
             ["sys", "devices", "system", "node", "node0", "meminfo"] => self.meminfo("Node 0 "),
@@ -482,10 +516,15 @@ impl Kernel {
                 text.push_str(&format!(
                     "intr 0\nctxt 0\nbtime {boot}\nprocesses {}\nprocs_running {}\nprocs_blocked 0\n",
                     self.next_id.saturating_sub(1),
-                    self.sched.waiting() + 1
+                    self.running_tasks()
                 ));
                 text
             }
+            // Name, device, major and minor numbers, type: the terminals that there are.
+            ["proc", "tty", "drivers"] => "/dev/tty             /dev/tty        5       0 system:/dev/tty\n\
+                pty_slave            /dev/pts      136 0-1048575 pty:slave\n\
+                pty_master           /dev/ptm      128 0-1048575 pty:master\n"
+                .into(),
             ["proc", "uptime"] => format!("{secs}.{centis:02} 0.00\n"),
             ["proc", "version"] => format!("Linux version {OS_RELEASE} (coppice) #1 SMP\n"),
             ["proc", "sys", "kernel", name] => match *name {

@@ -447,6 +447,8 @@ fn proc_self_shows_the_process_and_its_descriptors() {
         contents(&mut k, id).unwrap()
     };
     assert_eq!(text("/proc/self/oom_score_adj"), "-17\n");
+    assert_eq!(text("/proc/self/wchan"), "0");
+    assert!(text("/proc/loadavg").starts_with("0.00 0.00 0.00 1/1 "));
     let stat = text("/proc/self/stat");
     assert_eq!(fields(&stat)[11..15], ["300", "0", "0", "200"], "{stat}");
     assert_eq!(fields(&text("/proc/self/task/1/stat"))[11], "0");
