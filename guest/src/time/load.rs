@@ -20,7 +20,7 @@ const FORGOTTEN: u64 = 5000;
 pub struct Load {
     /// The last look, `CLOCK_MONOTONIC` in ns; 0 before the first.
     at: Ns,
-    /// Over 1, 5 and 15 minutes, times [`ONE`].
+    /// Over 1, 5 and 15 minutes, times 2048.
     pub averages: [u64; 3],
 }
 
