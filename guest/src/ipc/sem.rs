@@ -289,4 +289,29 @@ mod tests {
         let undo = Op { index: 1, change: 5, flags: SEM_UNDO };
         assert_eq!(s.perform(&[undo], 9, &[(1, -32765)].into()), Err(Errno::ERANGE));
     }
+
+    /// Adjustments are the host's memory: a process that leaves one at each of very many semaphores meets an error.
+    #[test]
+    fn adjustments_have_a_limit_and_go_with_their_set() {
+        use crate::kernel::{Kernel, Limits};
+        use crate::platform::fake::FakePlatform;
+        let mut k = Kernel::new(std::sync::Arc::new(FakePlatform::new(64 << 20)), Limits::default()).unwrap();
+        let files = k.fd_table_new();
+        crate::exec::test_task(&mut k, 1, 0, files, 0);
+        let undo = |index| Op { index, change: 1, flags: SEM_UNDO };
+        let all: Vec<Op> = (0..32_000).map(undo).collect();
+        let ids: Vec<i32> = (0..9).map(|_| k.sem_get(1, 0, 32_000, 0o600).unwrap().cast_signed()).collect();
+        for id in &ids[..8] {
+            assert_eq!(k.sem_try(1, *id, &all), Ok(Done::All));
+        }
+        assert_eq!(k.ipc.undo_entries, 256_000);
+        assert_eq!(k.sem_try(1, ids[8], &all), Err(Errno::ENOSPC));
+        assert_eq!(k.sem_try(1, ids[0], &all[..500]), Ok(Done::All), "what is there already grows no more");
+        k.sem_set(1, ids[0], 0, &[0; 100]).unwrap();
+        assert_eq!(k.ipc.undo_entries, 255_900);
+        k.sem_remove(1, ids[0]).unwrap();
+        assert_eq!(k.sem_try(1, ids[8], &all), Ok(Done::All));
+        k.sem_process_ended(1);
+        assert_eq!(k.ipc.undo_entries, 0);
+    }
 }
