@@ -188,7 +188,8 @@ static void one_program(int number, int calls) {
     if (mkdir(dir, 0777) != 0) exit(96);
     pid_t pid = fork();
     if (pid == 0) {
-        if (chdir(dir) != 0) _exit(95);
+        // One deeper, so that a link to .. stays in what is erased.
+        if (chdir(dir) != 0 || mkdir("w", 0777) != 0 || chdir("w") != 0) _exit(95);
         setpgid(0, 0);
         umask(022);
         for (int i = 0; i < SLOTS; i++) slots[i] = -1;
