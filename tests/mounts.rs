@@ -66,6 +66,17 @@ fn a_program_sees_what_the_host_changes_meanwhile() {
 }
 
 #[test]
+fn a_mount_that_is_written_to_does_not_become_read_only() {
+    let dir = fresh_dir("mount");
+    let volume = format!("{}:/data", dir.path().display());
+    let script = "cd /; exec 3>>/data/f; mount -o remount,ro /data 2>/dev/null || echo busy; echo text >&3; exec 3>&-; \
+        mount -o remount,ro /data && echo done; sh -c 'echo x > /data/f' 2>&1 | grep -c 'Read-only'";
+    let outcome = shell(&["--volume", &volume], script);
+    assert_eq!(outcome.text(), "busy\ndone\n1\n", "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "text\n");
+}
+
+#[test]
 fn a_read_only_mount_cannot_be_changed() {
     let dir = fresh_dir("mount");
     std::fs::write(dir.path().join("f"), "kept").unwrap();

@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Requests that all contexts together may be made for (/proc/sys/fs/aio-max-nr).
 pub const MAX_REQUESTS: u64 = 65536;
+/// Requests that wait for one object: each change of it goes through them all.
+const MAX_WAITING: usize = 1024;
 /// Bytes of `struct aio_ring`, which the events follow.
 const HEADER: u64 = 32;
 /// Bytes of `struct io_event`.
@@ -86,6 +88,8 @@ pub struct Aio {
     pub requests: u64,
     /// Waiting requests by object: (context, request).
     by_object: BTreeMap<u64, BTreeSet<(u64, u64)>>,
+    /// Waiting requests of all contexts: rings have room for more than they were made for.
+    waiting: u64,
     last: u64,
     /// Objects whose change is still to be looked at; not empty only within [`Kernel::aio_changed`].
     changed: Vec<u64>,
@@ -297,27 +301,39 @@ impl Kernel {
         Ok(done)
     }
 
-    /// IOCB_CMD_POLL: done when `file` has one of `events`, now or later. Takes over the reference to the eventfd.
-    pub fn aio_poll(&mut self, context: u64, file: u64, events: u32, done: Done) {
+    /// IOCB_CMD_POLL: done when `file` has one of `events`, now or later. EAGAIN where too many wait already.
+    pub fn aio_poll(&mut self, context: u64, file: u64, events: u32, done: Done) -> Result<(), Errno> {
         let events = events | POLLERR | POLLHUP;
         let ready = self.file_poll(file) & events & 0xffff;
-        if ready != 0 {
-            return self.aio_complete(context, done, i64::from(ready));
-        }
         let objects = self.file_objects(file, events);
+        let waiting = |o: &u64| self.aio.by_object.get(o).map_or(0, BTreeSet::len);
+        let full = self.aio.waiting >= MAX_REQUESTS || objects.iter().any(|o| waiting(o) >= MAX_WAITING);
+        if ready == 0 && full {
+            return Err(Errno::EAGAIN);
+        }
+        if let Some(eventfd) = done.notify {
+            self.file_ref(eventfd);
+        }
+        if ready != 0 {
+            self.aio_complete(context, done, i64::from(ready));
+            return Ok(());
+        }
         self.aio.last += 1;
         let request = self.aio.last;
-        let Some(c) = self.aio.contexts.get_mut(&context) else { return };
+        let c = self.aio.contexts.get_mut(&context).ok_or(Errno::EINVAL)?;
+        self.aio.waiting += 1;
         for object in &objects {
             self.aio.by_object.entry(*object).or_default().insert((context, request));
         }
         c.waiting.insert(request, Waiting { file, events, objects, done });
         self.file_ref(file);
+        Ok(())
     }
 
     /// Takes a waiting request out.
     fn aio_take(&mut self, context: u64, request: u64) -> Option<Waiting> {
         let w = self.aio.contexts.get_mut(&context)?.waiting.remove(&request)?;
+        self.aio.waiting = self.aio.waiting.saturating_sub(1);
         for object in &w.objects {
             if let Some(set) = self.aio.by_object.get_mut(object) {
                 set.remove(&(context, request));
@@ -351,7 +367,9 @@ impl Kernel {
         if !self.aio.by_object.contains_key(&object) {
             return;
         }
-        self.aio.changed.push(object);
+        if !self.aio.changed.contains(&object) {
+            self.aio.changed.push(object);
+        }
         if self.aio.busy {
             return;
         }
@@ -466,16 +484,38 @@ mod tests {
         let mut k = kernel();
         let id = k.aio_setup(1, 20_000).unwrap();
         let context = k.aio_find(1, id).unwrap();
-        let eventfd = k.eventfd_create(0, false, 0);
-        for n in 0..20_000 {
+        let eventfds: Vec<u64> = (0..=20_000).map(|_| k.eventfd_create(0, false, 0)).collect();
+        for (n, pair) in (0..).zip(eventfds.windows(2)) {
             assert_eq!(k.aio_has_room(context), Ok(true));
-            k.file_ref(eventfd);
-            k.aio_poll(context, eventfd, crate::poll::POLLIN, Done { notify: Some(eventfd), ..done(n) });
+            let done = Done { notify: Some(pair[1]), ..done(n) };
+            k.aio_poll(context, pair[0], crate::poll::POLLIN, done).unwrap();
         }
-        assert_eq!(k.aio.objects().count(), 1);
-        k.eventfd_signal(eventfd);
-        let FileKind::EventFd(e) = k.open_file(eventfd).unwrap().kind else { panic!() };
-        assert_eq!(k.objects.eventfds.get(e).unwrap().count, 20_001);
-        assert_eq!((k.aio.objects().count(), k.files.get(eventfd).unwrap().refs), (0, 1));
+        assert_eq!((k.aio.objects().count(), k.aio.waiting), (20_000, 20_000));
+        k.eventfd_signal(eventfds[0]);
+        let FileKind::EventFd(e) = k.open_file(eventfds[20_000]).unwrap().kind else { panic!() };
+        assert_eq!(k.objects.eventfds.get(e).unwrap().count, 1);
+        assert_eq!((k.aio.objects().count(), k.aio.waiting), (0, 0));
+        assert!(eventfds.iter().all(|e| k.files.get(*e).unwrap().refs == 1));
+    }
+
+    #[test]
+    fn only_so_many_requests_wait_for_one_object_and_in_all() {
+        let mut k = kernel();
+        let id = k.aio_setup(1, 2000).unwrap();
+        let context = k.aio_find(1, id).unwrap();
+        let [one, other] = [0; 2].map(|_| k.eventfd_create(0, false, 0));
+        let poll = |k: &mut Kernel, file, n| {
+            k.aio_poll(context, file, crate::poll::POLLIN, Done { notify: Some(other), ..done(n) })
+        };
+        for n in 0..1024 {
+            poll(&mut k, one, n).unwrap();
+        }
+        assert_eq!(poll(&mut k, one, 1024), Err(Errno::EAGAIN));
+        poll(&mut k, other, 1025).unwrap();
+        k.aio.waiting += MAX_REQUESTS;
+        assert_eq!(poll(&mut k, other, 1026), Err(Errno::EAGAIN));
+        k.aio.waiting -= MAX_REQUESTS;
+        k.aio_destroy(1, context, id);
+        assert_eq!((k.aio.waiting, k.files.get(one).unwrap().refs, k.files.get(other).unwrap().refs), (0, 1, 1));
     }
 }

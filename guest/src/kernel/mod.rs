@@ -107,6 +107,8 @@ crate::forkable! {
         reissue pub identity: Identity,
         /// Memory, vCPUs, tasks.
         reissue pub limits: Limits,
+        /// Processes that are to end when those that end now have.
+        inherit pub ends: crate::task::exit::Ends,
         /// How the first process ended, once it has.
         inherit pub exited: Option<ExitStatus>,
         /// Prints system calls while set.
@@ -146,6 +148,7 @@ impl Kernel {
             lambda: crate::lambda::Service::default(),
             identity: Identity { sandbox_id: String::new(), hostname: "coppice".into(), generation: 0 },
             limits,
+            ends: crate::task::exit::Ends::default(),
             exited: None,
             strace: None,
             platform,

@@ -186,6 +186,10 @@ impl Kernel {
 
     /// Enters a thread among those that wait, and tells readers; what it sleeps on.
     fn userfault_enter(&mut self, id: u64, tid: Tid, va: Va, write: bool, memo: [u64; 2]) -> Option<Block> {
+        let known = self.objects.userfaults.all.get(id)?.waiting.len();
+        if known > self.tasks.len() {
+            self.userfault_prune(id);
+        }
         let u = self.objects.userfaults.all.get_mut(id)?;
         u.last += 1;
         u.waiting.insert(tid, Waiting { va, write, order: u.last, told: false });
@@ -265,6 +269,10 @@ impl Kernel {
 
     /// Tells readers of a thread whose call sleeps by now.
     pub(crate) fn userfault_asleep(&mut self, tid: Tid) {
+        let waits = |t: &crate::task::Task| matches!(&t.state, TaskState::Blocked(b) if b.memo == ANEW);
+        if !self.task(tid).is_some_and(waits) {
+            return;
+        }
         let about = self.objects.userfaults.all.iter().find(|(_, u)| u.waiting.contains_key(&tid));
         if let Some(id) = about.map(|(id, _)| id) {
             self.userfault_told(id);

@@ -347,7 +347,7 @@ impl Kernel {
             _ => 0,
         };
         let stamp = self.platform.realtime();
-        let root = self.creds_of(tid).euid == 0;
+        let root = self.capable(tid, crate::task::creds::cap::NET_ADMIN);
         let is_generic = self.objects.net.get(id)?.protocol == 16;
         for request in requests(&data) {
             let all = if is_generic { generic(self, &request, port, root) } else { answer(&request, port) };

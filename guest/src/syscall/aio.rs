@@ -8,6 +8,7 @@ use crate::aio::{Done, EVENT};
 use crate::errno::Errno;
 use crate::num::low32;
 use crate::signal::frame::{le32, le64};
+use crate::task::creds::cap;
 use crate::vfs::FileKind;
 use crate::vfs::file::{MAX_RW_COUNT, O_PATH};
 use crate::wait::{Block, Outcome, Restart, Resume, SysResult, WaitKey};
@@ -284,8 +285,7 @@ impl Request {
     fn poll(&self, c: &mut Context<'_>, context: u64) -> Result<Submitted, Errno> {
         let events = le64(&self.b, 24);
         self.plain(events & !0xffff)?;
-        self.hold_notify(c);
-        c.k.aio_poll(context, self.file, low32(events), self.done);
+        c.k.aio_poll(context, self.file, low32(events), self.done)?;
         Ok(Submitted::Yes(0))
     }
 
@@ -313,7 +313,7 @@ fn has_iter(c: &Context<'_>, kind: &FileKind, write: bool) -> bool {
 
 /// The priority that a request asks for (ioprio_set(2)); it has no effect. EINVAL, EPERM.
 fn check_priority(c: &Context<'_>, priority: u32) -> Result<(), Errno> {
-    let may = c.k.creds_of(c.tid).euid == 0;
+    let may = c.k.capable(c.tid, cap::SYS_NICE) || c.k.capable(c.tid, cap::SYS_ADMIN);
     match (priority >> 13, priority & 7) {
         (1, _) if !may => Err(Errno::EPERM),
         (1..=3, _) | (0, 0) => Ok(()),

@@ -3,6 +3,7 @@
 use super::{Arg, Context, Entry, ret};
 use crate::errno::Errno;
 use crate::num::{int, low32};
+use crate::task::creds::cap::SYS_ADMIN;
 use crate::vfs::fanotify::{
     DIRENT, EVENTS, Mark, Marked, ON_CHILD, ONDIR, OPENED, REPORT_DIR_FID, REPORT_FID, REPORT_NAME,
     REPORT_TARGET_FID, REPORT_TID,
@@ -63,7 +64,7 @@ pub const TABLE: &[Entry] = &[
 fn init(c: &mut Context<'_>, &[flags, event_flags, ..]: &[u64; 6]) -> SysResult {
     let (flags, event_flags) = (low32(flags), low32(event_flags));
     let fid = flags & FID_FLAGS;
-    let root = c.k.creds_of(c.tid).euid == 0;
+    let root = c.k.capable(c.tid, SYS_ADMIN);
     // Without CAP_SYS_ADMIN: identities instead of files, and nothing without limit.
     if !root
         && (flags & !(3 | FID_FLAGS | REPORT_TARGET_FID) != 0 || fid & (REPORT_FID | REPORT_DIR_FID) == 0)
@@ -126,7 +127,7 @@ fn mark(c: &mut Context<'_>, &[fd, flags, mask, dirfd, path, _]: &[u64; 6]) -> S
     }
     let FileKind::Fanotify(id) = f.kind else { return Err(Errno::EINVAL) };
     let init = c.k.objects.watches.fanotify.groups.get(id).ok_or(Errno::EINVAL)?.flags;
-    if kind != 0 && c.k.creds_of(c.tid).euid != 0 {
+    if kind != 0 && !c.k.capable(c.tid, SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     if flags & EVICTABLE != 0 && kind != 0 {

@@ -8,6 +8,7 @@ use crate::ptrace::{Kind, Mode, SIGTRAP, Stop, Trace, regs};
 use crate::signal::frame::{le32, le64, put};
 use crate::signal::{SigInfo, UNBLOCKABLE};
 use crate::task::Tid;
+use crate::task::creds::cap::SYS_PTRACE;
 use crate::wait::SysResult;
 
 const NOTE: &str = "requests are taken from any thread of the tracer; no hardware breakpoints, no other segments than the usual, no \
@@ -128,12 +129,22 @@ fn listen(c: &mut Context<'_>, target: Tid) -> SysResult {
     ret(0)
 }
 
+/// The address space of a tracee. One that hides it by now (PR_SET_DUMPABLE, a program that may not be read) does so from its tracer
+/// too. EIO.
+fn memory(c: &Context<'_>, target: Tid) -> Result<u64, Errno> {
+    let dumpable = c.k.process_of(target).is_some_and(|p| p.dumpable == 1);
+    if !dumpable && !c.k.capable(c.tid, SYS_PTRACE) {
+        return Err(Errno::EIO);
+    }
+    c.k.task(target).map(|t| t.mm).ok_or(Errno::ESRCH)
+}
+
 /// Requests about a tracee that stays stopped.
 fn stopped(c: &mut Context<'_>, request: u64, target: Tid, addr: u64, data: u64) -> SysResult {
     match request {
         // PTRACE_PEEKTEXT, PEEKDATA
         1 | 2 => {
-            let mm = c.k.task(target).ok_or(Errno::ESRCH)?.mm;
+            let mm = memory(c, target)?;
             let mut word = [0; 8];
             if c.k.mm_read_forced(mm, addr, &mut word) != 8 {
                 return Err(Errno::EIO);
@@ -142,7 +153,7 @@ fn stopped(c: &mut Context<'_>, request: u64, target: Tid, addr: u64, data: u64)
         }
         // PTRACE_POKETEXT, POKEDATA
         4 | 5 => {
-            let mm = c.k.task(target).ok_or(Errno::ESRCH)?.mm;
+            let mm = memory(c, target)?;
             if c.k.mm_write_forced(mm, addr, &data.to_le_bytes()) != 8 {
                 return Err(Errno::EIO);
             }

@@ -6,6 +6,7 @@ use crate::mm::userfault::{FEATURES, PASS};
 use crate::num::{low32, us};
 use crate::platform::{PAGE_SIZE, TASK_SIZE};
 use crate::signal::frame::le64;
+use crate::task::creds::cap::SYS_PTRACE;
 use crate::vfs::file::O_NONBLOCK;
 use crate::wait::{Block, Outcome, Restart, SysResult};
 
@@ -31,7 +32,7 @@ fn userfaultfd(c: &mut Context<'_>, &[flags, ..]: &[u64; 6]) -> SysResult {
     let flags = low32(flags);
     let user_only = flags & USER_MODE_ONLY != 0;
     // /proc/sys/vm/unprivileged_userfaultfd is 0.
-    if !user_only && c.k.creds_of(c.tid).euid != 0 {
+    if !user_only && !c.k.capable(c.tid, SYS_PTRACE) {
         return Err(Errno::EPERM);
     }
     if flags & !(CLOEXEC | O_NONBLOCK | USER_MODE_ONLY) != 0 {
@@ -78,7 +79,7 @@ pub(super) fn ioctl(c: &mut Context<'_>, id: u64, request: u32, arg: u64) -> Sys
             c.put_words(arg, &words)?;
             if !fits {
                 // UFFD_FEATURE_EVENT_FORK needs CAP_SYS_PTRACE before anything else.
-                let fork = le64(&b, 0) == 0xaa && wanted & 2 != 0 && c.k.creds_of(c.tid).euid != 0;
+                let fork = le64(&b, 0) == 0xaa && wanted & 2 != 0 && !c.k.capable(c.tid, SYS_PTRACE);
                 return Err(if fork { Errno::EPERM } else { Errno::EINVAL });
             }
             if let Some(u) = c.k.objects.userfaults.all.get_mut(id) {

@@ -4,9 +4,18 @@ use crate::kernel::Kernel;
 use crate::signal::{SA_NOCLDWAIT, SIG_IGN, SIGCHLD, SigInfo};
 use crate::task::{ExitStatus, TaskState, Tid, child_key};
 use crate::wait::WaitKey;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// Zombies that outlived their parents and that process 1 does not wait for, before the oldest are forgotten.
 const MAX_ADOPTED: usize = 64;
+
+/// Processes that are to end. Empty but within [`Kernel::exit_process`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Ends {
+    queue: VecDeque<u32>,
+    busy: bool,
+}
 
 impl ExitStatus {
     /// The status word of wait(2).
@@ -59,15 +68,26 @@ impl Kernel {
         }
     }
 
-    /// Ends a whole process (exit_group, a fatal signal). Sleeping and waiting threads end at once; those on a vCPU (the caller's own
+    /// Ends a whole process (exit_group, a fatal signal). One end may bring others about (signals at a parent's or a child's death,
+    /// PTRACE_O_EXITKILL): these follow one after another, however long the chain. Sleeping and waiting threads end at once; those on a vCPU (the caller's own
     /// too) end at their return to user mode.
     pub fn exit_process(&mut self, pid: u32, status: ExitStatus) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let status = *process.group_exit.get_or_insert(status);
-        let threads: Vec<Tid> = process.threads.iter().copied().collect();
-        for tid in threads {
-            self.end_thread(tid, status);
+        process.group_exit.get_or_insert(status);
+        self.ends.queue.push_back(pid);
+        if self.ends.busy {
+            return;
         }
+        self.ends.busy = true;
+        while let Some(pid) = self.ends.queue.pop_front() {
+            let Some(process) = self.processes.get(&pid) else { continue };
+            let status = process.group_exit.unwrap_or(status);
+            let threads: Vec<Tid> = process.threads.iter().copied().collect();
+            for tid in threads {
+                self.end_thread(tid, status);
+            }
+        }
+        self.ends.busy = false;
     }
 
     /// What execve(2) does to a task's threads, signals and registrations at its point of no return. Call it while the old
@@ -306,6 +326,17 @@ mod tests {
         assert!(!k.processes.contains_key(&2));
         assert_eq!(k.cpu_lines(0), before);
         assert!(before.starts_with("cpu  300 0 100 "), "{before}");
+    }
+
+    #[test]
+    fn a_long_chain_of_ends_needs_no_deep_stack() {
+        let family: Vec<(u32, u32)> = (1..=1000).map(|pid| (pid, pid - 1)).collect();
+        let mut k = kernel(&family);
+        k.processes.values_mut().for_each(|p| p.exit_signal = 15);
+        k.tasks.get_mut(&1).unwrap().sigmask = u64::MAX;
+        // Its parent dies of the signal, and so on up to the first.
+        k.exit_process(1000, ExitStatus::Code(0));
+        assert!(k.exited.is_none() && k.tasks.len() == 1);
     }
 
     #[test]

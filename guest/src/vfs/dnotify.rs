@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Requests that a sandbox may have: each event of a directory goes through all that are made of it.
-const MAX_REQUESTS: usize = 8192;
+const MAX_REQUESTS: usize = 1024;
 /// DN_MULTISHOT.
 const MULTISHOT: u32 = 0x8000_0000;
 /// What DN_RENAME is among the events: IN_ has no bit for it.

@@ -416,6 +416,7 @@ impl Kernel {
             // What is bound belongs to another file system, which may be written to elsewhere.
             What::Bind if flags & RDONLY != 0 => return Err(Errno::EPERM),
             What::Host { .. } if mount.flags & RDONLY > flags & RDONLY => return Err(Errno::EPERM),
+            What::Host { .. } if writers => return Err(Errno::EBUSY),
             What::Tmpfs { max_pages, max_inodes, pages, inodes } => {
                 if writers {
                     return Err(Errno::EBUSY);

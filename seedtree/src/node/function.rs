@@ -180,13 +180,9 @@ impl Version {
     }
 
     /// Whether the caller's instance is to record the working set: one at a time does, until one has.
-    pub fn begin_training(&self) -> bool {
-        self.training.compare_exchange(UNTRAINED, TRAINING, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// The seed has its working set, or the instance that was to record it failed.
-    pub fn end_training(&self, done: bool) {
-        self.training.store(if done { TRAINED } else { UNTRAINED }, Ordering::Release);
+    pub fn begin_training(self: &Arc<Self>) -> Option<Training> {
+        let free = self.training.compare_exchange(UNTRAINED, TRAINING, Ordering::AcqRel, Ordering::Acquire);
+        free.is_ok().then(|| Training(self.clone()))
     }
 
     /// Whether the seed has its working set.
@@ -266,6 +262,24 @@ impl Version {
             Ok(Err(_)) => Err(NodeError::Draining),
             Err(_) => Err(NodeError::WaitedTooLong(self.spec.timeout_ms)),
         }
+    }
+}
+
+/// The right to record a version's working set. Dropped, also with a request that is given up midway, it is another instance's turn.
+#[derive(Debug)]
+pub struct Training(Arc<Version>);
+
+impl Training {
+    /// The seed has its working set.
+    pub fn done(self) {
+        self.0.training.store(TRAINED, Ordering::Release);
+    }
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        let state = &self.0.training;
+        let _ = state.compare_exchange(TRAINING, UNTRAINED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -350,5 +364,11 @@ mod tests {
         assert_eq!((version.waiting(), version.running()), (0, 1));
         drop(first);
         assert!(version.turn().await.is_ok());
+        // Who records the working set may be given up; then the next one does.
+        let training = version.begin_training().unwrap();
+        assert!(version.begin_training().is_none());
+        drop(training);
+        version.begin_training().unwrap().done();
+        assert!(version.is_trained() && version.begin_training().is_none());
     }
 }

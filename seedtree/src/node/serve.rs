@@ -1,7 +1,7 @@
 //! One request: a turn, an instance, its answer; and what is done after it off the request path.
 
 use super::error::NodeError;
-use super::function::Version;
+use super::function::{Training, Version};
 use super::grow::Plan;
 use super::instance::{Instance, Nowhere, Sink};
 use super::seed::{ForkError, NodeSeed};
@@ -94,10 +94,7 @@ impl Node {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                drop(instance);
-                if record {
-                    version.end_training(false);
-                }
+                drop((instance, record));
                 self.after(&version);
                 return Err(error);
             }
@@ -123,14 +120,14 @@ impl Node {
         version: &Arc<Version>,
         event: &[u8],
         request_id: &str,
-    ) -> Result<(Instance, bool), NodeError> {
+    ) -> Result<(Instance, Option<Training>), NodeError> {
         let function = &version.function;
         let command = function.invoke_command(event, request_id);
         let mut ahead = version.take_kept().or_else(|| version.take_spare());
         while let Some(instance) = ahead {
             // One that has died meanwhile is no reason to fail a request that it never got.
             if instance.give(command.clone(), function.timeout_ms).await.is_ok() {
-                return Ok((instance, false));
+                return Ok((instance, None));
             }
             ahead = version.take_spare();
         }
@@ -140,13 +137,10 @@ impl Node {
             let Some((seed, (mut steps, fds))) = self.plan(version, level, what) else { continue };
             steps.push(Step::Command(command.clone()));
             let keep = version.spec.keep_alive > 0;
-            let record = level == 2 && self.0.config.prefill && !keep && version.begin_training();
-            let spec = self.spec(version, Role::Instance, steps, record, keep);
-            let started = self.start(what, &seed, spec, fds, false).await;
-            if record && started.is_err() {
-                version.end_training(false);
-            }
-            match started {
+            let records = level == 2 && self.0.config.prefill && !keep;
+            let record = if records { version.begin_training() } else { None };
+            let spec = self.spec(version, Role::Instance, steps, record.is_some(), keep);
+            match self.start(what, &seed, spec, fds, false).await {
                 Ok(instance) => return Ok((instance, record)),
                 Err(NodeError::Fork { source: ForkError::Gone(error), .. }) => {
                     tracing::warn!(level, seed = seed.name, %error, "a seed is gone; falling back to its parent");
@@ -183,11 +177,11 @@ impl Node {
     }
 
     /// Keeps an instance that has answered, or lets it end.
-    fn done_with(&self, version: &Arc<Version>, mut instance: Instance, record: bool) {
-        if record {
+    fn done_with(&self, version: &Arc<Version>, mut instance: Instance, record: Option<Training>) {
+        if let Some(training) = record {
             let (node, version) = (self.clone(), version.clone());
             tokio::spawn(async move {
-                node.take_working_set(&version, &mut instance).await;
+                node.take_working_set(&version, &mut instance, training).await;
                 instance.release();
                 node.refill(&version);
             });
@@ -201,11 +195,11 @@ impl Node {
     }
 
     /// Gives the seed what an instance has recorded.
-    async fn take_working_set(&self, version: &Version, instance: &mut Instance) {
+    async fn take_working_set(&self, version: &Version, instance: &mut Instance, training: Training) {
         let set = instance.measures(10_000).await.and_then(|m| m.working_set);
-        let (Some(set), Some(seed)) = (set, version.seed()) else { return version.end_training(false) };
+        let (Some(set), Some(seed)) = (set, version.seed()) else { return };
         seed.set_working_set(set).await;
-        version.end_training(true);
+        training.done();
     }
 
     /// Records the working set with the function's own event for warming up, where it has one.
@@ -217,10 +211,8 @@ impl Node {
         // A failure is told by the first request, which comes to the same.
         if let Ok((mut instance, record)) = self.instance(version, event, "training").await {
             let answer = instance.answer(version.spec.timeout_ms, &mut Nowhere).await;
-            match answer {
-                Ok(_) if record => self.take_working_set(version, &mut instance).await,
-                _ if record => version.end_training(false),
-                _ => {}
+            if let (Ok(_), Some(training)) = (answer, record) {
+                self.take_working_set(version, &mut instance, training).await;
             }
             instance.release();
         }
