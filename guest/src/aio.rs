@@ -516,6 +516,9 @@ mod tests {
         assert_eq!(poll(&mut k, other, 1026), Err(Errno::EAGAIN));
         k.aio.waiting -= MAX_REQUESTS;
         k.aio_destroy(1, context, id);
-        assert_eq!((k.aio.waiting, k.files.get(one).unwrap().refs, k.files.get(other).unwrap().refs), (0, 1, 1));
+        assert_eq!(
+            (k.aio.waiting, k.files.get(one).unwrap().refs, k.files.get(other).unwrap().refs),
+            (0, 1, 1)
+        );
     }
 }
