@@ -789,7 +789,46 @@ static void identities(void) {
     show("status", "%x", status);
 }
 
-int main(void) {
+// What ps shows is read from the process's memory, where it may be written over (setproctitle(3)).
+static void title(const char *name) {
+    char text[256];
+    int fd = open("/proc/self/cmdline", O_RDONLY);
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    for (ssize_t i = 0; i < n; i++)
+        if (text[i] == 0) text[i] = '|';
+    text[n > 0 ? n : 0] = 0;
+    show(name, "%zd %s", n, text);
+}
+
+static void titles(void) {
+    // Arguments of known length, and an environment behind them.
+    fflush(stdout);
+    if (fork() == 0)
+        execve("/proc/self/exe", (char *[]){"titles", "one", "two", NULL}, (char *[]){"A=1", "LONG=0123456789", NULL});
+    wait(NULL);
+}
+
+static void titled(char **argv) {
+    extern char **environ;
+    title("title as it was");
+    CHECK("arguments and environment are one piece", environ[0] == argv[2] + strlen(argv[2]) + 1);
+    strcpy(argv[0], "short");
+    title("title shorter than the first argument");
+    memset(argv[0], 'x', environ[0] - argv[0]);
+    title("title over all arguments");
+    strcpy(argv[0], "a title that goes on over the environment");
+    title("title over the environment");
+    memset(argv[0], 0, environ[0] - argv[0]);
+    strcpy(argv[0], "padded");
+    title("title with padding");
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        titled(argv);
+        return 0;
+    }
     setvbuf(stdout, NULL, _IONBF, 0);
     setpriority(PRIO_PROCESS, 0, 0); // whatever the tests were started with
     waiting();
@@ -801,5 +840,6 @@ int main(void) {
     attributes();
     identities();
     programs();
+    titles();
     return 0;
 }

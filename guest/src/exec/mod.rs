@@ -159,7 +159,7 @@ impl Kernel {
                 self.mm_release(ready.mm);
                 return Err(Errno::EAGAIN);
             }
-            self.commit(vcpu, tid, &program, envp, ready);
+            self.commit(vcpu, tid, &program, ready);
             Ok(())
         });
         for file in files {
@@ -374,14 +374,7 @@ impl Kernel {
     }
 
     /// Makes the new program the task's. Cannot fail.
-    fn commit(
-        &mut self,
-        vcpu: Option<&mut dyn Vcpu>,
-        tid: Tid,
-        program: &Program,
-        envp: &[Vec<u8>],
-        ready: Ready,
-    ) {
+    fn commit(&mut self, vcpu: Option<&mut dyn Vcpu>, tid: Tid, program: &Program, ready: Ready) {
         let Some(pid) = self.task(tid).map(|t| t.pid) else {
             self.mm_release(ready.mm);
             return;
@@ -404,8 +397,6 @@ impl Kernel {
         self.fd_table_exec(tid);
         if let Some(p) = self.processes.get_mut(&pid) {
             p.exe = exe;
-            p.cmdline = joined(&program.argv);
-            p.environ = joined(envp);
             p.auxv = ready.auxv;
             let same = (p.creds.euid, p.creds.egid) == (p.creds.uid, p.creds.gid);
             p.dumpable = u32::from(program.readable && same);
@@ -492,15 +483,6 @@ fn task_name(path: &[u8]) -> [u8; 16] {
         *to = *from;
     }
     name
-}
-
-fn joined(strings: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for s in strings {
-        out.extend(s);
-        out.push(0);
-    }
-    out
 }
 
 fn new_task(tid: Tid, mm: u64, files: u64, fs: u64) -> Task {

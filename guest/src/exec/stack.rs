@@ -49,11 +49,13 @@ pub fn build(top: Va, limit: u64, c: &Contents<'_>) -> Result<Stack, Errno> {
         at
     };
     let argv: Vec<u64> = c.argv.iter().map(|s| push(s)).collect();
-    let args_end = push(b"");
     let envp: Vec<u64> = c.envp.iter().map(|s| push(s)).collect();
-    let env_end = push(b"");
     let execfn = push(c.execfn);
     let platform = push(b"x86_64");
+    // The environment follows the arguments at once: what sets a process's title writes over both.
+    let length = |list: &[Vec<u8>]| list.iter().fold(0, |sum, s| sum + u64_of(s.len()) + 1);
+    let args_end = length(c.argv);
+    let env_end = args_end + length(c.envp);
     // The last eight bytes of a stack are zero.
     strings.extend([0; 8]);
     let base = top.checked_sub(u64_of(strings.len())).ok_or(Errno::E2BIG)?;
@@ -82,7 +84,7 @@ pub fn build(top: Va, limit: u64, c: &Contents<'_>) -> Result<Stack, Errno> {
     bytes.extend(c.random);
     bytes.resize(crate::num::us(base - sp), 0);
     bytes.extend(strings);
-    Ok(Stack { bytes, sp, args: (base, base + args_end), env: (base + args_end + 1, base + env_end), auxv })
+    Ok(Stack { bytes, sp, args: (base, base + args_end), env: (base + args_end, base + env_end), auxv })
 }
 
 #[cfg(test)]

@@ -147,10 +147,6 @@ forkable! {
         inherit pub creds: Creds,
         /// Absolute path of the program.
         inherit pub exe: Vec<u8>,
-        /// argv as execve got it, NUL-separated.
-        inherit pub cmdline: Vec<u8>,
-        /// Environment as execve got it, NUL-separated.
-        inherit pub environ: Vec<u8>,
         /// The final auxiliary vector as bytes, for /proc/self/auxv.
         inherit pub auxv: Vec<u8>,
         /// `CLOCK_MONOTONIC` at birth, ns.
@@ -307,8 +303,6 @@ impl Process {
             rlimits: BTreeMap::new(),
             creds: Creds::default(),
             exe: Vec::new(),
-            cmdline: Vec::new(),
-            environ: Vec::new(),
             auxv: Vec::new(),
             started: 0,
             dumpable: 1,

@@ -3,6 +3,7 @@
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::mm::MmStats;
+use crate::num::us;
 use crate::task::{Process, Task, TaskState};
 
 /// A task's name without its padding.
@@ -35,19 +36,43 @@ impl Kernel {
         }
     }
 
+    /// The arguments as the process has them now (proc_pid_cmdline(5)): where the end of the last was written over, as setproctitle(3) does,
+    /// what is there up to the next NUL, the environment's place included.
+    fn cmdline(&mut self, mm: u64) -> Vec<u8> {
+        let Some((args, env)) = self.mms.get(mm).map(|m| (m.args, m.env)) else { return Vec::new() };
+        let mut text = self.strings(mm, args);
+        if text.last().is_some_and(|last| *last != 0) {
+            text.extend(self.strings(mm, env));
+            let end = text.iter().position(|b| *b == 0).map_or(text.len(), |nul| nul + 1);
+            text.truncate(end);
+        }
+        text
+    }
+
+    /// What a process has in a range of its memory, as far as it is mapped.
+    fn strings(&mut self, mm: u64, (from, to): (crate::platform::Va, crate::platform::Va)) -> Vec<u8> {
+        let mut text = vec![0; us(to.saturating_sub(from))];
+        let n = self.mm_read_forced(mm, from, &mut text);
+        text.truncate(n);
+        text
+    }
+
     /// What a file below `proc/PID` says. ESRCH when the process is gone, ENOENT for other paths.
     pub(super) fn task_text(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
         let mm = self.synth_task(path).ok_or(Errno::ESRCH)?.1.mm;
         let file = path.rsplit('/').next().unwrap_or_default();
         let sizes = match file {
+            "cmdline" => return Ok(self.cmdline(mm)),
+            "environ" => {
+                let range = self.mms.get(mm).map_or((0, 0), |m| m.env);
+                return Ok(self.strings(mm, range));
+            }
             "stat" | "statm" | "status" => self.mm_stats(mm),
             _ => MmStats::default(),
         };
         let (process, task, by_thread, rest) = self.synth_task(path).ok_or(Errno::ESRCH)?;
         let rss = sizes.resident.min(self.platform.resident());
         let text = match rest.as_slice() {
-            ["cmdline"] => return Ok(process.cmdline.clone()),
-            ["environ"] => return Ok(process.environ.clone()),
             ["auxv"] => return Ok(process.auxv.clone()),
             ["comm"] => format!("{}\n", name_of(task)),
             ["stat"] => self.stat_line(process, task, by_thread, sizes.total_vm, rss),

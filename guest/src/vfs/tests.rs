@@ -389,7 +389,6 @@ fn process(k: &mut Kernel, file: u64) {
     let process = crate::task::Process {
         threads: [1].into(),
         exe: b"/file".to_vec(),
-        cmdline: b"file\0-x\0".to_vec(),
         ..crate::task::Process::new(1, 0)
     };
     k.tasks.insert(1, task);
@@ -418,7 +417,8 @@ fn proc_self_shows_the_process_and_its_descriptors() {
     assert_eq!(text("/proc/self/fd/5").unwrap(), "a");
     assert_eq!(text("/dev/fd/5").unwrap(), "a");
     assert_eq!(text("/proc/self/exe").unwrap(), "lower");
-    assert_eq!(text("/proc/self/cmdline").unwrap(), "file\0-x\0");
+    // Its memory is nowhere.
+    assert_eq!(text("/proc/self/cmdline").unwrap(), "");
     assert_eq!(text("/proc/self/comm").unwrap(), "a (name)\n");
     assert_eq!(text("/proc/self/fd/6"), Err(Errno::ENOENT));
     assert_eq!(text("/proc/2/stat"), Err(Errno::ENOENT));
