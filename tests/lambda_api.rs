@@ -186,11 +186,24 @@ def handler(event, context):
     }
 }
 
+/// Where this Node.js is installed, if its headers are there too.
+fn node_prefix() -> Option<PathBuf> {
+    let node =
+        std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("node")).find(|n| n.is_file())?;
+    let node = std::fs::canonicalize(node).ok()?;
+    let prefix = node.parent()?.parent()?;
+    prefix.join("include/node/node.h").is_file().then(|| prefix.to_owned())
+}
+
 #[test]
 fn aws_lambda_ric_for_node_serves_and_no_fork_of_it_repeats_a_random_value() {
     let packages = installed("aws-lambda-ric-3.3.0", |dir| {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "aws-lambda-ric@3.3.0"]).current_dir(dir);
+        // Its native part is built with the headers that came with this Node.js, not with some from the network.
+        if let Some(prefix) = node_prefix() {
+            npm.env("npm_config_nodedir", prefix);
+        }
         vec![npm]
     });
     let dir = fresh_dir("ric-node");
