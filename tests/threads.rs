@@ -68,7 +68,7 @@ fn two_threads_on_two_vcpus_gain_nine_tenths_of_what_they_gain_on_the_host() {
     let directory = tempfile::tempdir().unwrap();
     let program = compile(directory.path());
     let mut seen = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..20 {
         let native = gain(&mut Command::new(&program));
         let inside = gain(coppice().args(["run", "--cpus", "2", "--"]).arg(&program));
         println!(

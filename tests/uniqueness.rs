@@ -49,7 +49,7 @@ const hello = () => new Promise((ok) => {
   tls.connect({ socket: wire }).on('error', () => {});
 });
 const all = async () => ({
-  math: random(), mathNow: Math.random(), uuid: crypto.randomUUID(), webUuid: globalThis.crypto.randomUUID(), int: crypto.randomInt(2 ** 48 - 1),
+  math: random(), mathNow: Math.random(), uuid: crypto.randomUUID(), webUuid: crypto.webcrypto.randomUUID(), int: crypto.randomInt(2 ** 48 - 1),
   intLater: await promisify(crypto.randomInt)(2 ** 48 - 1), bytes: crypto.randomBytes(16).toString('hex'),
   bytesLater: (await promisify(crypto.randomBytes)(16)).toString('hex'), fill: crypto.randomFillSync(Buffer.alloc(16)).toString('hex'),
   web: Buffer.from(crypto.webcrypto.getRandomValues(new Uint8Array(16))).toString('hex'),

@@ -105,17 +105,16 @@ impl Side {
             Side::Runsc { .. } => {
                 // In a namespace of processes, so that its helpers end with it.
                 namespaces(&mut command, &["--mount", "--pid", "--mount-proc"]);
-                command.args([
-                    "runsc",
-                    "--network=none",
-                    "-platform",
-                    "systrap",
-                    "do",
-                    "-cwd",
-                    suite.workdir,
-                ]);
-                if let Some(root) = &suite.root {
-                    command.arg("-root").arg(root);
+                command.args(["runsc", "--network=none", "-platform", "systrap", "do"]);
+                match &suite.root {
+                    // It looks for the working directory on the host, whatever the root.
+                    Some(root) => {
+                        command.args(["-cwd", "/", "-root"]).arg(root);
+                        command.args(["sh", "-c", r#"cd "$1" && shift && exec "$@""#, "sh", suite.workdir]);
+                    }
+                    None => {
+                        command.args(["-cwd", suite.workdir]);
+                    }
                 }
                 command.args(&item.argv);
             }
