@@ -1,4 +1,6 @@
-//! The Function Runtime Interface service, containerd's sandbox controller and shim, the HTTP gateway.
-//!
-//! Empty so far: the crate holds its place in the workspace's borders (docs/ARCHITECTURE.md).
+//! The node daemon: it owns the seed tree, keeps functions deployed, and offers them over the Function Runtime Interface and over HTTP.
 #![forbid(unsafe_code)]
+
+pub mod coppiced;
+pub mod daemon;
+pub mod proto;
