@@ -1,5 +1,4 @@
-//! The daemon: the tree of the node, the functions that stay deployed, and requests to them. The protocols ([`crate::fri`],
-//! [`crate::gateway`]) translate to and from this.
+//! The daemon: the tree of the node, the functions that stay deployed, and requests to them. The protocols translate to and from this.
 
 pub mod deploy;
 pub mod error;
