@@ -1,7 +1,10 @@
 //! The node daemon: it owns the seed tree, keeps functions deployed, and offers them over the Function Runtime Interface and over HTTP.
 #![forbid(unsafe_code)]
 
+pub mod code;
 pub mod config;
 pub mod coppiced;
 pub mod daemon;
 pub mod proto;
+pub mod name;
+pub mod store;

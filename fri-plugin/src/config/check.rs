@@ -105,7 +105,11 @@ impl Config {
             }
         }
         if ttrpc.is_some() && ttrpc == grpc {
-            return Err(refuse("fri.grpc", format!("{:?}", self.fri.grpc), "must not be the socket of ttrpc"));
+            return Err(refuse(
+                "fri.grpc",
+                format!("{:?}", self.fri.grpc),
+                "must not be the socket of ttrpc",
+            ));
         }
         // Who may connect may run code as any function, and read every function's environment.
         if self.fri.mode & !0o660 != 0 || self.fri.mode & 0o600 != 0o600 {

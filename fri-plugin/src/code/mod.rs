@@ -1,0 +1,5 @@
+//! Code of functions and layers.
+
+mod digest;
+
+pub use digest::{Digest, DigestError};
