@@ -355,7 +355,7 @@ proptest! {
                     let m = model.entry(NAMES[f]).or_default();
                     m.last += 1;
                     m.pending.insert(m.last, n);
-                    put.map(|v| { assert_eq!(v.number, m.last); held.push((v, true)); }).is_ok() == true
+                    put.map(|v| { assert_eq!(v.number, m.last); held.push((v, true)); }).is_ok()
                 }
                 Op::Switch(i) => {
                     let Some((version, alive)) = held.get(i).cloned() else { continue };
