@@ -5,6 +5,6 @@ pub mod code;
 pub mod config;
 pub mod coppiced;
 pub mod daemon;
-pub mod proto;
 pub mod name;
+pub mod proto;
 pub mod store;

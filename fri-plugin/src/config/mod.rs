@@ -284,15 +284,15 @@ impl Default for Gateway {
 impl Default for Functions {
     fn default() -> Self {
         Functions {
-            memory: 512 << 20,
+            memory: 128 << 20,
             max_memory: 10 << 30,
             cpus: 1,
             max_cpus: 8,
-            timeout_ms: 30_000,
+            timeout_ms: 3_000,
             max_timeout_ms: 900_000,
-            concurrency: 100,
+            concurrency: 64,
             max_concurrency: 1000,
-            queue: 1000,
+            queue: 256,
             max_queue: 10_000,
             spares: 0,
             max_spares: 64,
