@@ -2,76 +2,17 @@
 
 mod support;
 
+#[path = "support/node.rs"]
+mod node_support;
+
+use node_support::*;
 use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
-use seedtree::node::instance::{Nowhere, Sink};
-use seedtree::node::{Node, NodeConfig, Served};
-use seedtree::runtime::{Reply, Runtime};
+use seedtree::node::instance::Nowhere;
+use seedtree::node::{Call, State};
+use seedtree::runtime::Runtime;
 use serde_json::{Value, json};
-use std::path::Path;
-use std::time::Duration;
 use support::fresh_dir;
-use support::left::{eventually, marked};
-
-/// A node in a runtime of its own. Its sandboxes carry a mark, by which they are looked for when it has ended.
-fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
-    let mark = format!("node-{}-{:?}", std::process::id(), std::thread::current().id());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let config = NodeConfig {
-            exe: env!("CARGO_BIN_EXE_coppice").into(),
-            rootfs: "/".into(),
-            env: Vec::new(),
-            prefill: true,
-            fork_queue: 64,
-            grow_timeout_ms: 60_000,
-            mark: vec![("COPPICE_TEST_MARK".into(), mark.clone())],
-        };
-        let node = Node::plant(config).await.unwrap();
-        assert!(!marked(&mark).is_empty(), "the mark does not reach the sandboxes");
-        test(node).await;
-    });
-    drop(runtime);
-    assert!(eventually(|| marked(&mark).is_empty()), "left behind: {:?}", marked(&mark));
-}
-
-fn spec(name: &str, code: &Path) -> FunctionSpec {
-    FunctionSpec {
-        name: name.into(),
-        runtime: Runtime::Python,
-        handler: "app.handler".into(),
-        code: code.into(),
-        layers: None,
-        memory: 256 << 20,
-        cpus: 1,
-        timeout_ms: 20_000,
-        env: Vec::new(),
-        spares: 0,
-        concurrency: 16,
-        queue: 64,
-        keep_alive: 0,
-        warm: None,
-    }
-}
-
-fn python(source: &str) -> tempfile::TempDir {
-    let dir = fresh_dir("node");
-    std::fs::write(dir.path().join("app.py"), source).unwrap();
-    dir
-}
-
-fn result(served: &Served) -> Value {
-    match &served.reply {
-        Reply::Result(bytes) => serde_json::from_slice(bytes).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn call(node: &Node, name: &str, event: &Value) -> Result<Served, NodeError> {
-    node.invoke(name, event.to_string().as_bytes(), "id", &mut Nowhere).await
-}
-
-const ECHO: &str = "def handler(event, context): return event\n";
 
 #[test]
 fn requests_take_forks_spares_and_kept_instances() {
@@ -90,16 +31,16 @@ fn requests_take_forks_spares_and_kept_instances() {
         for n in 0..5 {
             let served = call(&node, "fork", &json!({"n": n})).await.unwrap();
             assert_eq!((result(&served), served.level, served.spare), (json!({"n": n}), 2, false));
-            while node.function("spare").unwrap().spares() < 2 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            until("spares", || node.function("spare").unwrap().spares() == 2).await;
             let served = call(&node, "spare", &json!(n)).await.unwrap();
             assert_eq!((result(&served), served.spare), (json!(n), true));
             let served = call(&node, "keep", &json!(n)).await.unwrap();
             assert_eq!((result(&served), served.kept), (json!(n), n > 0));
         }
         assert_eq!(node.function("keep").unwrap().kept(), 1);
-        assert!(node.instances().is_empty());
+        let listed: Vec<_> = node.instances().into_values().map(|i| (i.function, i.state)).collect();
+        assert!(listed.contains(&("keep".into(), State::Kept)), "{listed:?}");
+        assert!(listed.iter().all(|(_, state)| *state != State::Working), "{listed:?}");
         assert_eq!(node.seeds().len(), 5);
         assert!(matches!(call(&node, "none", &json!(0)).await, Err(NodeError::NoSuchFunction(_))));
         node.remove("keep").unwrap();
@@ -164,15 +105,6 @@ fn code_environment_and_layers_are_where_lambda_has_them() {
     });
 }
 
-#[derive(Default)]
-struct Printed(Vec<u8>);
-
-impl Sink for Printed {
-    fn printed(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-}
-
 #[test]
 fn a_bad_version_leaves_the_old_one_serving() {
     let good = python("def handler(event, context): return 'old'\n");
@@ -210,53 +142,35 @@ fn what_dies_is_told_and_grown_again() {
         let error = call(&node, "f", &json!("exit")).await.unwrap_err();
         assert_eq!((error.code(), error.is_functions()), ("Runtime.ExitError", true));
         // An operator ends one.
-        let sleeper = tokio::spawn({
-            let node = node.clone();
-            async move { call(&node, "f", &json!("sleep")).await.map(|_| ()) }
-        });
-        while node.instances().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let sleeper = spawn_call(&node, "f", json!("sleep"));
+        until("it is at work", || !node.instances().is_empty()).await;
         let id = node.instances().keys().next().unwrap().clone();
         node.kill(&id).unwrap();
         assert!(matches!(sleeper.await.unwrap(), Err(NodeError::Killed)));
         assert!(matches!(node.kill(&id), Err(NodeError::NoSuchInstance(_))));
         // The function's seed dies: requests go to the language's, and a new one is grown.
         let seed = node.function("f").unwrap().seed().unwrap();
-        let pid = rustix::process::Pid::from_raw(seed.pid()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        signal(seed.pid(), rustix::process::Signal::KILL);
         drop(seed);
         let served = call(&node, "f", &json!(1)).await.unwrap();
         assert_eq!((result(&served), served.level), (json!(1), 1));
-        while node.function("f").unwrap().seed().is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a new seed", || node.function("f").unwrap().seed().is_some()).await;
         assert_eq!(call(&node, "f", &json!(2)).await.unwrap().level, 2);
     });
 }
 
 #[test]
-fn bounds_are_kept_and_a_drained_node_refuses() {
+fn bounds_are_kept() {
     let code = python("import time\ndef handler(event, context):\n time.sleep(event)\n return event\n");
     with_node(|node| async move {
         node.deploy(FunctionSpec { concurrency: 1, queue: 1, ..spec("f", code.path()) }, &mut Nowhere)
             .await
             .unwrap();
-        let running = tokio::spawn({
-            let node = node.clone();
-            async move { call(&node, "f", &json!(1)).await.map(|s| result(&s)) }
-        });
+        let running = spawn_call(&node, "f", json!(1));
         let version = node.function("f").unwrap();
-        while version.running() == 0 {
-            tokio::task::yield_now().await;
-        }
-        let waiting = tokio::spawn({
-            let node = node.clone();
-            async move { call(&node, "f", &json!(0)).await.map(|s| result(&s)) }
-        });
-        while version.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("the first is at work", || version.running() == 1).await;
+        let waiting = spawn_call(&node, "f", json!(0));
+        until("the second waits", || version.waiting() == 1).await;
         let error = call(&node, "f", &json!(0)).await.unwrap_err();
         assert_eq!(error.code(), "Function.TooManyRequests");
         assert_eq!(running.await.unwrap().unwrap(), json!(1));
@@ -264,7 +178,88 @@ fn bounds_are_kept_and_a_drained_node_refuses() {
         assert_eq!(node.invoke("f", b"{", "id", &mut Nowhere).await.unwrap_err().code(), "Request.NotJson");
         let long = vec![b' '; (6 << 20) + 1];
         assert_eq!(node.invoke("f", &long, "id", &mut Nowhere).await.unwrap_err().code(), "Request.TooLarge");
+    });
+}
+
+#[test]
+fn draining_waits_for_those_that_wait_and_leaves_no_instance() {
+    let code = python("import time\ndef handler(event, context):\n time.sleep(event)\n return event\n");
+    with_node(|node| async move {
+        let warm = Some(b"0".to_vec());
+        let one = FunctionSpec { concurrency: 1, spares: 2, warm, ..spec("f", code.path()) };
+        node.deploy(one, &mut Nowhere).await.unwrap();
+        node.deploy(FunctionSpec { keep_alive: 1, ..spec("keep", code.path()) }, &mut Nowhere).await.unwrap();
+        call(&node, "keep", &json!(0)).await.unwrap();
+        let owned = node.fork_ahead("f").await.unwrap();
+        let version = node.function("f").unwrap();
+        until("spares", || version.spares() == 2).await;
+        let calls: Vec<_> = (0..3).map(|_| spawn_call(&node, "f", json!(0.3))).collect();
+        until("two wait", || version.waiting() == 2).await;
+        assert_eq!((node.requests(), version.running()), (3, 1));
         node.drain().await;
+        assert_eq!((node.requests(), node.instances().len()), (0, 0));
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap(), json!(0.3));
+        }
         assert!(matches!(call(&node, "f", &json!(0)).await, Err(NodeError::Draining)));
+        assert!(matches!(node.fork_ahead("f").await, Err(NodeError::Draining)));
+        assert!(matches!(node.destroy(&owned), Err(NodeError::NoSuchInstance(_))));
+        until("only seeds are left", || sandboxes_of(&node) == node.seeds().len()).await;
+    });
+}
+
+#[test]
+fn a_caller_may_have_less_time_than_the_function() {
+    let code = python(
+        "import time\ndef handler(event, context):\n time.sleep(event)\n return context.get_remaining_time_in_millis()\n",
+    );
+    with_node(|node| async move {
+        node.deploy(FunctionSpec { concurrency: 1, ..spec("f", code.path()) }, &mut Nowhere).await.unwrap();
+        let call = |event: &'static [u8], limit| {
+            let node = node.clone();
+            async move {
+                let call = Call { event, request_id: "id", limit_ms: limit };
+                node.call("f", &call, &mut Nowhere).await
+            }
+        };
+        let left = result(&call(b"0", Some(5_000)).await.unwrap()).as_u64().unwrap();
+        assert!((1..=5_000).contains(&left), "{left}");
+        let left = result(&call(b"0", Some(60_000)).await.unwrap()).as_u64().unwrap();
+        assert!((5_001..=20_000).contains(&left), "the function's own limit holds: {left}");
+        let error = call(b"9", Some(300)).await.unwrap_err();
+        assert_eq!(error.code(), "Sandbox.Timedout", "{error:?}");
+        // Waiting counts.
+        let running = spawn_call(&node, "f", json!(1));
+        let version = node.function("f").unwrap();
+        until("it is at work", || version.running() == 1).await;
+        assert!(matches!(call(b"0", Some(200)).await, Err(NodeError::WaitedTooLong(200))));
+        running.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_request_tells_what_it_cost_and_a_node_what_it_holds() {
+    let code = python("def handler(event, context):\n x = bytearray(event)\n return len(x)\n");
+    with_node(|node| async move {
+        node.deploy(FunctionSpec { keep_alive: 1, ..spec("f", code.path()) }, &mut Nowhere).await.unwrap();
+        let first = call(&node, "f", &json!(1)).await.unwrap().phases;
+        let (kept, large) = (call(&node, "f", &json!(1)).await, call(&node, "f", &json!(8 << 20)).await);
+        let (kept, large) = (kept.unwrap(), large.unwrap());
+        assert!(kept.kept && large.kept);
+        assert!(first.exits > 0 && kept.phases.exits > 0 && kept.phases.faults < first.faults);
+        // Eight megabytes that are touched for the first time are 2048 pages; the host may map several at once.
+        assert!(large.phases.faults > kept.phases.faults, "{kept:?} {large:?}");
+        let memory = node.memory().await;
+        let levels: Vec<u8> = memory.seeds.iter().map(|s| s.level).collect();
+        assert_eq!(levels, [0, 1, 2]);
+        let instances = memory.instances["f"];
+        assert!(instances.pss_kib > 0 && instances.pss_kib <= instances.rss_kib);
+        let parts: u64 = memory.seeds.iter().map(|s| s.usage.pss_kib).sum::<u64>() + instances.pss_kib;
+        assert_eq!(memory.total.pss_kib, parts);
+        assert!(memory.total.pss_kib < memory.total.rss_kib, "what is shared counts once: {memory:?}");
+        let seed = node.function("f").unwrap().seed().unwrap();
+        assert!(node.memory_of(seed.pid()).await.is_some());
+        assert!(node.memory_of(1).await.is_none(), "a process of somebody else's");
+        assert!(seed.age() > 0 && seed.queued() == 0);
     });
 }

@@ -28,6 +28,9 @@ pub enum ChannelError {
     /// The peer is gone.
     #[error("the sandbox process closed its socket")]
     Closed,
+    /// The peer is gone and has not read all that was sent: not the last message at least. Told once, before what it had sent itself.
+    #[error("the sandbox process closed its socket before it had read everything")]
+    Reset,
     /// The message is longer than [`MAX_MESSAGE`].
     #[error("a message of {0} bytes exceeds the limit of {MAX_MESSAGE} bytes")]
     TooLong(usize),
@@ -49,7 +52,8 @@ impl ChannelError {
 impl From<Errno> for ChannelError {
     fn from(e: Errno) -> Self {
         match e {
-            Errno::PIPE | Errno::CONNRESET => ChannelError::Closed,
+            Errno::PIPE => ChannelError::Closed,
+            Errno::CONNRESET => ChannelError::Reset,
             e => ChannelError::Socket(e),
         }
     }
@@ -231,6 +235,17 @@ mod tests {
         assert_eq!(b.receive().unwrap().0, b"");
         sender.join().unwrap();
         assert!(matches!(b.receive(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn an_end_with_unread_messages_is_told_apart_and_hides_nothing() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(b"unread", &[]).unwrap();
+        b.send(b"said before", &[]).unwrap();
+        drop(b);
+        assert!(matches!(a.receive(), Err(ChannelError::Reset)));
+        assert_eq!(a.receive().unwrap().0, b"said before");
+        assert!(matches!(a.receive(), Err(ChannelError::Closed)));
     }
 
     #[test]

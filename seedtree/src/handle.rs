@@ -46,6 +46,11 @@ impl Child {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    /// It is somebody else's to reap.
+    pub(crate) fn forget(&mut self) {
+        self.reaped = true;
+    }
+
     /// Reaps it if it has ended; whether it is reaped now.
     pub fn try_reap(&mut self) -> bool {
         self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)

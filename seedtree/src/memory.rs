@@ -16,6 +16,15 @@ pub struct Usage {
     pub shared_kib: u64,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.rss_kib += other.rss_kib;
+        self.pss_kib += other.pss_kib;
+        self.private_kib += other.private_kib;
+        self.shared_kib += other.shared_kib;
+    }
+}
+
 /// Reads a process's usage; `None` when it is gone.
 pub fn usage(pid: i32) -> Option<Usage> {
     parse(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)

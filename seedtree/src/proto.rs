@@ -111,7 +111,7 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// Durations of a fork's phases, ns.
+/// Durations of a fork's phases, ns, and what the request cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phases {
     /// From the request's receipt in the seed to the child's first instruction.
@@ -122,6 +122,11 @@ pub struct Phases {
     pub prefill: u64,
     /// From there to the answer.
     pub run: u64,
+    /// Times that guest code was left for the guest OS, for this request.
+    pub exits: u64,
+    /// Page faults of the process on the host, those of guest code among them (`ru_minflt` of getrusage(2)): of a fork since its birth, of a
+    /// spare and a kept instance since the request came.
+    pub faults: u64,
 }
 
 /// What one instance cost.

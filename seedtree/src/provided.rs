@@ -45,9 +45,9 @@ pub(crate) fn start(function: &Function, env: &[(String, String)]) -> Step {
 }
 
 /// The command for an invocation.
-pub(crate) fn invocation(function: &Function, event: &[u8], id: &str) -> Vec<u8> {
+pub(crate) fn invocation(function: &Function, event: &[u8], id: &str, timeout_ms: u64) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let deadline = now.as_millis() + u128::from(function.timeout_ms);
+    let deadline = now.as_millis() + u128::from(timeout_ms);
     let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{}", function.name);
     // The form of AWS X-Ray; both numbers only have to differ from those of other requests.
     let trace = format!(

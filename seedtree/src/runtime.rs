@@ -237,16 +237,16 @@ impl Function {
         bytes
     }
 
-    /// The command that serves a request. The event is JSON text already, and is not parsed again.
-    pub fn invoke_command(&self, event: &[u8], request_id: &str) -> Vec<u8> {
+    /// The command that serves a request within a time, ms. The event is JSON text already, and is not parsed again.
+    pub fn invoke_command(&self, event: &[u8], request_id: &str, timeout_ms: u64) -> Vec<u8> {
         if self.runtime == Runtime::Provided {
-            return crate::provided::invocation(self, event, request_id);
+            return crate::provided::invocation(self, event, request_id, timeout_ms);
         }
         let context = json!({
             "request_id": request_id,
             "function_name": self.name,
             "memory_limit_in_mb": self.memory >> 20,
-            "timeout_ms": self.timeout_ms,
+            "timeout_ms": timeout_ms,
             "log_group_name": format!("/coppice/{}", self.name),
             "log_stream_name": request_id,
         })
@@ -324,9 +324,10 @@ mod tests {
             cpus: 1,
             env: Vec::new(),
         };
-        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1");
+        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1", 700);
         let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
         assert_eq!(value["event"]["a"][0], 1);
         assert_eq!(value["context"]["request_id"], "id-1");
+        assert_eq!(value["context"]["timeout_ms"], 700);
     }
 }

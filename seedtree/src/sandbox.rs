@@ -160,6 +160,9 @@ impl Process {
                     return End::Wait;
                 }
                 let bytes = answer.unwrap_or_default();
+                if spec.role == Role::Instance {
+                    (phases.exits, phases.faults) = self.taken();
+                }
                 let _ = send(&self.channel, &Event::Answer { bytes, phases }, &[]);
                 if spec.keep {
                     return self.serve_on(&spec);
@@ -306,12 +309,20 @@ impl Process {
             return Err(Failure::Machine("an instance was asked for something else than to serve".into()));
         };
         let start = now();
+        let (exits, faults) = self.taken();
         let deadline = start.saturating_add(timeout_ms.saturating_mul(1_000_000));
         let spec = ForkSpec { timeout_ms, ..spec.clone() };
         self.sandbox.kernel().push_work(&command);
         let answer = self.until_answer(deadline, &spec)?;
         phases.run = now() - start;
+        let after = self.taken();
+        (phases.exits, phases.faults) = (after.0.saturating_sub(exits), after.1.saturating_sub(faults));
         Ok(answer)
+    }
+
+    /// Exits and faults since the fork.
+    fn taken(&self) -> (u64, u64) {
+        (self.sandbox.kernel().counters.exits, vmm::stats::minor_faults())
     }
 
     /// Serves request after request, until the owner closes the channel or one fails.

@@ -60,6 +60,17 @@ impl Stats {
     }
 }
 
+/// Page faults of this process that needed no input from a disk, since it was forked (`ru_minflt` of getrusage(2)).
+pub fn minor_faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills the structure, which is valid as zeroes too; it cannot fail with these arguments.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_minflt).unwrap_or(0)
+}
+
 /// KVM API, 4.133: a header, descriptors of a fixed size plus a name, and the data.
 fn read(fd: i32) -> Result<BTreeMap<String, u64>, Error> {
     // SAFETY: the call takes no argument and returns a new descriptor or -1.

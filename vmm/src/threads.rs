@@ -304,6 +304,7 @@ pub(crate) fn enter<'k>(
     drop(kernel);
     let exit = vcpu.run(&mut regs, root)?;
     let mut kernel = shared.kernel();
+    kernel.counters.exits += 1;
     if let Some(task) = kernel.task_mut(tid) {
         task.regs = regs;
     }

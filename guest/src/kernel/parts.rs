@@ -63,6 +63,8 @@ pub struct Counters {
     pub page_faults: u64,
     /// Other processor exceptions.
     pub exceptions: u64,
+    /// Times that guest code was left for the kernel.
+    pub exits: u64,
     /// Processes killed at the memory limit.
     pub oom_kills: u64,
     /// Whether calls are timed.

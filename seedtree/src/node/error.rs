@@ -44,6 +44,12 @@ pub enum NodeError {
     /// There is no such instance.
     #[error("there is no instance {0}")]
     NoSuchInstance(String),
+    /// The instance serves a request, or is still being made.
+    #[error("instance {0} is busy: it serves one request at a time")]
+    InstanceBusy(String),
+    /// As many instances as clients may own are there.
+    #[error("clients own {0} instances already, which is the node's limit: destroy one first")]
+    TooManyInstances(usize),
     /// The event is too long.
     #[error("the event has {0} bytes; the limit is {MAX_PAYLOAD}")]
     EventTooLong(usize),
@@ -124,6 +130,8 @@ impl NodeError {
             NodeError::Handler { .. } => "Function.Handler",
             NodeError::NoSuchFunction(_) => "Function.NotFound",
             NodeError::NoSuchInstance(_) => "Instance.NotFound",
+            NodeError::InstanceBusy(_) => "Instance.Busy",
+            NodeError::TooManyInstances(_) => "Instance.TooMany",
             NodeError::EventTooLong(_) => "Request.TooLarge",
             NodeError::EventNotJson(_) | NodeError::EventNotText(_) => "Request.NotJson",
             NodeError::AnswerTooLong(_) => "Function.ResponseSizeTooLarge",
@@ -144,6 +152,16 @@ impl NodeError {
             self,
             NodeError::Function(_) | NodeError::Import(_) | NodeError::AnswerTooLong(_) | NodeError::Protocol
         )
+    }
+
+    /// Its causes in one line, for logs; empty where it has none.
+    pub(crate) fn cause(&self) -> String {
+        std::error::Error::source(self).map_or_else(String::new, crate::sandbox::chain)
+    }
+
+    /// Whether an instance ended before it had read what it was given.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, NodeError::Sandbox { source: HandleError::Channel(ChannelError::Reset), .. })
     }
 
     /// What came over an instance's channel.

@@ -1,59 +1,68 @@
-//! Growing seeds, one at a time.
+//! Growing seeds, one at a time, at a lower priority than requests.
 
+use super::channel::AsyncChannel;
 use super::error::NodeError;
-use super::function::{LAYERS_ROOT, TASK_ROOT, Version};
-use super::instance::{Instance, Sink, output_pipe};
+use super::function::{LAYERS_ROOT, TASK_ROOT};
+use super::instance::{Instance, Nowhere, Sink, output_pipe};
+use super::process::Process;
 use super::seed::{ForkError, Forked, NodeSeed};
+use super::version::Version;
 use super::{Node, lock};
-use crate::handle::HandleError;
-use crate::proto::{Event, ForkSpec, Role, Step};
+use crate::channel::ChannelError;
+use crate::proto::{ForkSpec, Role, Step};
 use crate::runtime::{Reply, Runtime};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Steps of a fork, and the descriptors that they need.
 pub(super) type Plan = (Vec<Step>, Vec<Arc<OwnedFd>>);
 
-/// Waits for the first word of a process that becomes a seed.
-pub(super) async fn until_paused(what: &str, forked: &mut Forked, timeout_ms: u64) -> Result<(), NodeError> {
-    let limit = Duration::from_millis(timeout_ms);
-    match tokio::time::timeout(limit, forked.channel.receive::<Event>()).await {
-        Ok(Ok((Event::Ready(_), _))) => Ok(()),
-        Ok(Ok((Event::Failed(failure), _))) => Err(NodeError::of_failure(what, failure)),
-        Ok(Ok(_)) => Err(NodeError::Protocol),
-        Ok(Err(error)) => Err(NodeError::of_channel(what, error)),
-        Err(_) => Err(NodeError::Sandbox { what: what.to_owned(), source: HandleError::Silent(timeout_ms) }),
-    }
-}
-
 impl Node {
-    /// Grows the seed of a language, where there is none yet; nothing for a runtime without one.
+    /// Boots the OS seed, where there is none.
+    pub(super) async fn grow_os(&self) -> Result<(), NodeError> {
+        let what = "booting the guest OS";
+        if self.os_seed(what).is_ok() {
+            return Ok(());
+        }
+        let _alone = self.0.growth.acquire().await;
+        if self.os_seed(what).is_ok() {
+            return Ok(());
+        }
+        let config = &self.0.config;
+        let fail = |source| NodeError::Sandbox { what: what.into(), source };
+        let booted = self.0.ground.planter.boot(config.exe.clone(), config.mark.clone()).await;
+        let (child, channel) = booted.map_err(fail)?;
+        let process = Process::new(child, self.0.ground.reaper.clone());
+        let channel = AsyncChannel::new(channel).map_err(|e| NodeError::of_channel(what, e))?;
+        let (_, output) = output_pipe().map_err(NodeError::Host)?;
+        let mut grown = Instance::new("os".into(), 0, false, Forked { channel, process }, output);
+        self.slow_down(&grown);
+        grown.ready(what, config.grow_timeout_ms, &mut Nowhere).await?;
+        let seed = self.seed_of(0, "os", grown)?;
+        *lock(&self.0.os) = Some(seed);
+        Ok(())
+    }
+
+    /// Grows the seed of a language, where there is none; nothing for a runtime without one.
     pub async fn grow_language(&self, runtime: Runtime) -> Result<(), NodeError> {
         let config = &self.0.config;
         let Some(start) = runtime.start(&config.env, &config.rootfs) else { return Ok(()) };
+        if self.language_seed(runtime).is_some() {
+            return Ok(());
+        }
+        self.grow_os().await?;
         let _alone = self.0.growth.acquire().await;
-        if lock(&self.0.languages).get(&runtime).is_some_and(|s| !s.is_gone()) {
+        if self.language_seed(runtime).is_some() {
             return Ok(());
         }
         let what = format!("starting the {} runtime", runtime.name());
         let os = self.os_seed(&what)?;
-        let spec = ForkSpec {
-            id: self.next_id(),
-            role: Role::Seed,
-            steps: vec![Step::Root, start],
-            memory: None,
-            cpus: None,
-            timeout_ms: config.grow_timeout_ms,
-            record: false,
-            measure: false,
-            keep: false,
-        };
+        let spec = self.seed_spec(vec![Step::Root, start]);
         let mut grown = self.start(&what, &os, spec, vec![self.0.root.clone()], false).await?;
+        self.slow_down(&grown);
         let mut log = ToLog::new(runtime.name());
-        grown.paused(config.grow_timeout_ms, &mut log).await?;
-        let seed = self.seed_of(1, runtime.name(), grown);
+        grown.ready(&what, config.grow_timeout_ms, &mut log).await?;
+        let seed = self.seed_of(1, runtime.name(), grown)?;
         lock(&self.0.languages).insert(runtime, seed);
         Ok(())
     }
@@ -61,53 +70,48 @@ impl Node {
     /// Grows the seed of a function's version.
     pub(super) async fn grow_function(
         &self,
-        version: &Arc<Version>,
-        printed: &mut dyn Sink,
-    ) -> Result<(), NodeError> {
-        self.grow_language(version.spec.runtime).await?;
-        let _alone = self.0.growth.acquire().await;
-        version.growing.store(true, Ordering::Release);
-        let result = self.grow_alone(version, printed).await;
-        version.growing.store(false, Ordering::Release);
-        version.set_seed(Some(result?));
-        self.train(version).await;
-        Ok(())
-    }
-
-    async fn grow_alone(
-        &self,
         version: &Version,
         printed: &mut dyn Sink,
-    ) -> Result<Arc<NodeSeed>, NodeError> {
+    ) -> Result<(), NodeError> {
+        self.grow_os().await?;
+        self.grow_language(version.spec.runtime).await?;
+        let _alone = self.0.growth.acquire().await;
         let function = &version.function;
         let what = format!("importing {}", version.spec.handler);
         let (parent, (mut steps, fds)) = match self.language_seed(version.spec.runtime) {
             Some(language) => (language, self.plan_from_language(version)),
             None => (self.os_seed(&what)?, self.plan_from_os(version)),
         };
-        if let Some(event) = &version.spec.warm {
-            steps.push(Step::Command(function.invoke_command(event, "warm-up")));
-        }
         let timeout_ms = self.0.config.grow_timeout_ms;
-        let spec = ForkSpec {
-            id: self.next_id(),
-            role: Role::Seed,
-            steps,
-            memory: Some(function.memory),
-            cpus: Some(function.cpus),
-            timeout_ms,
-            record: false,
-            measure: false,
-            keep: false,
-        };
+        if let Some(event) = &version.spec.warm {
+            steps.push(Step::Command(function.invoke_command(event, "warm-up", function.timeout_ms)));
+        }
+        let mut spec = self.seed_spec(steps);
+        (spec.memory, spec.cpus) = (Some(function.memory), Some(function.cpus));
         let mut grown = self.start(&what, &parent, spec, fds, false).await?;
+        self.slow_down(&grown);
         match grown.answer(timeout_ms, printed).await?.reply {
             Reply::Imported | Reply::Result(_) => {}
             Reply::Error(error) => return Err(NodeError::Import(error)),
             Reply::Malformed => return Err(NodeError::Protocol),
         }
-        grown.paused(timeout_ms, printed).await?;
-        Ok(self.seed_of(2, &version.spec.name, grown))
+        grown.ready(&what, timeout_ms, printed).await?;
+        version.set_seed(Some(self.seed_of(2, &version.spec.name, grown)?));
+        Ok(())
+    }
+
+    fn seed_spec(&self, steps: Vec<Step>) -> ForkSpec {
+        ForkSpec {
+            id: self.next_id(),
+            role: Role::Seed,
+            steps,
+            memory: None,
+            cpus: None,
+            timeout_ms: self.0.config.grow_timeout_ms,
+            record: false,
+            measure: false,
+            keep: false,
+        }
     }
 
     /// Forks from a seed.
@@ -132,16 +136,26 @@ impl Node {
         }
     }
 
-    fn seed_of(&self, level: u8, name: &str, grown: Instance) -> Arc<NodeSeed> {
-        let (bound, reaper) = (self.0.config.fork_queue, self.0.reaper.clone());
-        Arc::new(NodeSeed::new(level, name.to_owned(), grown.into_forked(), bound, reaper))
+    fn slow_down(&self, growing: &Instance) {
+        if let Some(priority) = self.0.priority {
+            priority.lower(growing.pid());
+        }
+    }
+
+    /// A process that has become a seed. Its children inherit its priority.
+    fn seed_of(&self, level: u8, name: &str, grown: Instance) -> Result<Arc<NodeSeed>, NodeError> {
+        if let Some(priority) = self.0.priority {
+            priority.raise(grown.pid()).map_err(NodeError::Host)?;
+        }
+        let ground = self.0.ground.clone();
+        Ok(Arc::new(NodeSeed::new(level, name.to_owned(), grown.into_forked(), ground)))
     }
 
     /// The living OS seed.
     pub(super) fn os_seed(&self, what: &str) -> Result<Arc<NodeSeed>, NodeError> {
         let gone = || NodeError::Fork {
             what: what.to_owned(),
-            source: ForkError::Gone(crate::channel::ChannelError::Closed.into()),
+            source: ForkError::Gone(ChannelError::Closed.into()),
         };
         lock(&self.0.os).as_ref().filter(|s| !s.is_gone()).cloned().ok_or_else(gone)
     }
@@ -149,6 +163,11 @@ impl Node {
     /// The living seed of a language.
     pub(super) fn language_seed(&self, runtime: Runtime) -> Option<Arc<NodeSeed>> {
         lock(&self.0.languages).get(&runtime).filter(|s| !s.is_gone()).cloned()
+    }
+
+    /// Languages that have, or had, a seed.
+    pub(super) fn languages(&self) -> Vec<Runtime> {
+        lock(&self.0.languages).keys().copied().collect()
     }
 
     /// From a language seed to a function that has imported its handler.

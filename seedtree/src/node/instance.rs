@@ -4,6 +4,7 @@ use super::error::NodeError;
 use super::seed::Forked;
 use crate::proto::{Event, Measures, Phases, Request};
 use crate::runtime::{MAX_PAYLOAD, Reply};
+use crate::sandbox::now;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -40,8 +41,12 @@ pub struct Instance {
     pub level: u8,
     /// Whether it was forked ahead of its request.
     pub spare: bool,
+    /// Whether a client owns it.
+    pub owned: bool,
     /// Requests that it has answered.
     pub served: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub born: u64,
     forked: Forked,
     output: pipe::Receiver,
     killed: Arc<Notify>,
@@ -57,7 +62,8 @@ pub fn output_pipe() -> std::io::Result<(Arc<OwnedFd>, pipe::Receiver)> {
 impl Instance {
     /// Takes over a child.
     pub fn new(id: String, level: u8, spare: bool, forked: Forked, output: pipe::Receiver) -> Instance {
-        Instance { id, level, spare, served: 0, forked, output, killed: Arc::new(Notify::new()) }
+        let (owned, served, killed) = (false, 0, Arc::new(Notify::new()));
+        Instance { id, level, spare, owned, served, born: now(), forked, output, killed }
     }
 
     /// Its process on the host.
@@ -70,10 +76,11 @@ impl Instance {
         self.killed.clone()
     }
 
-    /// Waits until a spare is ready.
-    pub async fn ready(&mut self, timeout_ms: u64) -> Result<(), NodeError> {
-        let what = "making a spare";
-        match self.event(what, timeout_ms, &mut Nowhere).await? {
+    /// Waits until a spare is ready, or a growing seed is paused.
+    pub async fn ready(&mut self, what: &str, timeout_ms: u64, sink: &mut dyn Sink) -> Result<(), NodeError> {
+        let event = self.event(what, timeout_ms, sink).await;
+        take(&self.output, sink);
+        match event? {
             Event::Ready(_) => Ok(()),
             _ => Err(NodeError::Protocol),
         }
@@ -89,7 +96,7 @@ impl Instance {
     /// Waits for the answer, and takes what is printed meanwhile.
     pub async fn answer(&mut self, timeout_ms: u64, sink: &mut dyn Sink) -> Result<Answer, NodeError> {
         let event = self.event("the instance", timeout_ms, sink).await;
-        self.drain(sink);
+        take(&self.output, sink);
         let Event::Answer { bytes, phases } = event? else { return Err(NodeError::Protocol) };
         self.served += 1;
         if bytes.len() > MAX_PAYLOAD + 1 {
@@ -119,16 +126,6 @@ impl Instance {
         self.forked
     }
 
-    /// Waits until a growing seed is paused.
-    pub async fn paused(&mut self, timeout_ms: u64, sink: &mut dyn Sink) -> Result<(), NodeError> {
-        let event = self.event("growing a seed", timeout_ms, sink).await;
-        self.drain(sink);
-        match event? {
-            Event::Ready(_) => Ok(()),
-            _ => Err(NodeError::Protocol),
-        }
-    }
-
     async fn event(&mut self, what: &str, timeout_ms: u64, sink: &mut dyn Sink) -> Result<Event, NodeError> {
         let limit = tokio::time::sleep(Duration::from_millis(timeout_ms).saturating_add(GRACE));
         tokio::pin!(limit);
@@ -154,10 +151,6 @@ impl Instance {
                 }
             }
         }
-    }
-
-    fn drain(&mut self, sink: &mut dyn Sink) {
-        take(&self.output, sink);
     }
 }
 

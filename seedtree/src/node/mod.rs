@@ -2,82 +2,78 @@
 //!
 //! [`Node`] owns the OS seed, the language seeds, and of each deployed function its seed, spares and kept instances. A request takes a
 //! kept instance, a spare, or a fork of the deepest living seed that fits. Seeds are grown one at a time, so that a deploy does not take
-//! the machine from the requests.
+//! the machine from the requests; one that dies is grown again.
 
 pub mod channel;
+pub mod config;
+pub mod deploy;
 pub mod error;
 pub mod function;
 mod grow;
 pub mod instance;
+mod listed;
+pub mod memory;
+mod owned;
+pub mod planter;
+mod priority;
 pub mod process;
 pub mod seed;
 mod serve;
+mod tend;
+pub mod version;
 
-use crate::handle;
 use crate::runtime::Runtime;
-use channel::AsyncChannel;
 use error::NodeError;
-use function::{Code, FunctionSpec, Version};
-use process::{Process, Reaper};
-use seed::{Forked, NodeSeed};
+use listed::Working;
+use owned::Owned;
+use planter::Planter;
+use priority::Priority;
+use process::Reaper;
+use seed::{Ground, NodeSeed};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tokio::sync::{Notify, Semaphore};
+use version::{User, Version};
 
-pub use serve::Served;
-
-/// What a node is run with.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// A binary that calls [`crate::sandbox::run_if_asked`] first.
-    pub exe: PathBuf,
-    /// Root directory of the guests.
-    pub rootfs: PathBuf,
-    /// Environment of the runtimes.
-    pub env: Vec<(String, String)>,
-    /// Record working sets and prefill them.
-    pub prefill: bool,
-    /// Forks that may wait for one seed.
-    pub fork_queue: usize,
-    /// Time for growing a seed, ms.
-    pub grow_timeout_ms: u64,
-    /// Environment of the sandbox processes on the host, by which they are known for this node's.
-    pub mark: Vec<(String, String)>,
-}
-
-/// An instance that is at work, as it is listed.
-#[derive(Clone, Debug)]
-pub struct Working {
-    /// Whose.
-    pub function: String,
-    /// Its process on the host.
-    pub pid: i32,
-    /// CLOCK_MONOTONIC, ns.
-    pub since: u64,
-    /// Level of the seed that it came from.
-    pub level: u8,
-    kill: Arc<Notify>,
-}
+pub use config::NodeConfig;
+pub use deploy::Prepared;
+pub use listed::{Listed, State};
+pub use serve::{Call, Served};
 
 #[derive(Debug)]
 struct Inner {
     config: NodeConfig,
     root: Arc<OwnedFd>,
-    reaper: Reaper,
+    ground: Ground,
+    priority: Option<Priority>,
     os: Mutex<Option<Arc<NodeSeed>>>,
     languages: Mutex<BTreeMap<Runtime, Arc<NodeSeed>>>,
     functions: RwLock<BTreeMap<String, Arc<Version>>>,
+    /// Versions that only finish their requests.
+    retired: Mutex<Vec<Weak<Version>>>,
     working: Mutex<BTreeMap<String, Working>>,
+    owned: Mutex<BTreeMap<String, Owned>>,
     forks: AtomicU64,
+    versions: AtomicU64,
+    /// Requests that were let in and are not answered.
+    requests: AtomicUsize,
     draining: AtomicBool,
+    drained: Notify,
     /// One seed grows at a time.
     growth: Semaphore,
 }
 
-/// The tree of a node. A handle: copies are of the same node.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Who grows seeds again finds that there is no node.
+        self.ground.lost.notify_one();
+    }
+}
+
+/// The tree of a node. A handle: copies are of the same node, which ends with the last one.
 #[derive(Clone, Debug)]
 pub struct Node(Arc<Inner>);
 
@@ -86,81 +82,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
-    /// Boots the OS seed. Its process ends with the thread that calls this: call it on the main thread, inside the runtime.
+    /// Boots the OS seed. Call it inside a tokio runtime with time and IO.
     pub async fn plant(config: NodeConfig) -> Result<Node, NodeError> {
         let refuse = |source| NodeError::Root { path: config.rootfs.clone(), source };
         let root = open_dir(&config.rootfs).map_err(refuse)?;
-        let what = "booting the guest OS";
-        let fail = |source| NodeError::Sandbox { what: what.into(), source };
         let reaper = Reaper::start();
-        let (child, channel) = handle::Seed::spawn(&config.exe, &config.mark).map_err(fail)?;
-        let channel = AsyncChannel::new(channel).map_err(|e| NodeError::of_channel(what, e))?;
-        let mut forked = Forked { channel, process: Process::new(child, reaper.clone()) };
-        grow::until_paused(what, &mut forked, config.grow_timeout_ms).await?;
-        let os = NodeSeed::new(0, "os".into(), forked, config.fork_queue, reaper.clone());
-        Ok(Node(Arc::new(Inner {
+        let grace = std::time::Duration::from_millis(config.fork_timeout_ms);
+        let planter = Planter::start(reaper.known.clone(), grace).map_err(NodeError::Host)?;
+        let lost = Arc::new(Notify::new());
+        let (queue, fork_timeout_ms) = (config.fork_queue, config.fork_timeout_ms);
+        let node = Node(Arc::new(Inner {
             root: Arc::new(root),
-            reaper,
-            os: Mutex::new(Some(Arc::new(os))),
+            ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
+            priority: config.grow_nicely.then(Priority::find).flatten(),
+            os: Mutex::default(),
             languages: Mutex::default(),
             functions: RwLock::default(),
+            retired: Mutex::default(),
             working: Mutex::default(),
+            owned: Mutex::default(),
             forks: AtomicU64::new(0),
+            versions: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             growth: Semaphore::new(1),
             config,
-        })))
+        }));
+        node.grow_os().await?;
+        tokio::spawn(tend::regrow(Arc::downgrade(&node.0), lost));
+        Ok(node)
     }
 
-    /// Grows a seed of the function and, when it is there, lets requests go to it; the version before goes on with the requests that it
-    /// has. Where that fails, nothing changes.
-    pub async fn deploy(
-        &self,
-        spec: FunctionSpec,
-        printed: &mut dyn instance::Sink,
-    ) -> Result<(), NodeError> {
-        let version = Arc::new(self.version(spec)?);
-        self.grow_function(&version, printed).await?;
-        self.switch(version);
-        Ok(())
-    }
-
-    /// The same without waiting for a seed: requests are served from the levels above until there is one.
-    pub fn deploy_lazily(&self, spec: FunctionSpec) -> Result<(), NodeError> {
-        let version = Arc::new(self.version(spec)?);
-        self.switch(version);
-        Ok(())
-    }
-
-    fn version(&self, spec: FunctionSpec) -> Result<Version, NodeError> {
-        let open = |path: &Path| {
-            let refuse =
-                |source| NodeError::Code { function: spec.name.clone(), path: path.to_owned(), source };
-            open_dir(path).map(Arc::new).map_err(refuse)
-        };
-        let task = open(&spec.code)?;
-        let layers = spec.layers.as_deref().map(open).transpose()?;
-        let function = spec.function()?;
-        Ok(Version::new(spec, function, Code { task, layers }))
-    }
-
-    fn switch(&self, version: Arc<Version>) {
-        let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
-        let old = functions.insert(version.spec.name.clone(), version.clone());
-        drop(functions);
-        if let Some(old) = old {
-            old.retire();
-        }
-        self.refill(&version);
-    }
-
-    /// Takes a function out of service. Requests at work are finished.
-    pub fn remove(&self, name: &str) -> Result<(), NodeError> {
-        let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
-        let old = functions.remove(name).ok_or_else(|| NodeError::NoSuchFunction(name.to_owned()))?;
-        drop(functions);
-        old.retire();
-        Ok(())
+    /// What it runs with.
+    pub fn config(&self) -> &NodeConfig {
+        &self.0.config
     }
 
     /// The version of a function that serves now.
@@ -174,34 +130,68 @@ impl Node {
         self.0.functions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// All versions that there are: the functions', and those that only finish their requests.
+    pub fn versions(&self) -> Vec<Arc<Version>> {
+        let mut versions = self.functions();
+        let mut retired = lock(&self.0.retired);
+        retired.retain(|version| version.upgrade().is_some_and(|v| v.is_used()));
+        versions.extend(retired.iter().filter_map(Weak::upgrade));
+        versions
+    }
+
     /// The living seeds, root first.
     pub fn seeds(&self) -> Vec<Arc<NodeSeed>> {
         let mut seeds: Vec<Arc<NodeSeed>> = lock(&self.0.os).iter().cloned().collect();
         seeds.extend(lock(&self.0.languages).values().cloned());
-        seeds.extend(self.functions().iter().filter_map(|f| f.seed()));
+        seeds.extend(self.versions().iter().filter_map(|f| f.seed()));
         seeds.retain(|s| !s.is_gone());
         seeds
     }
 
-    /// Instances at work, by id.
-    pub fn instances(&self) -> BTreeMap<String, Working> {
-        lock(&self.0.working).clone()
-    }
-
-    /// Ends an instance that is at work; its request gets [`NodeError::Killed`].
-    pub fn kill(&self, id: &str) -> Result<(), NodeError> {
-        let working = lock(&self.0.working).get(id).cloned();
-        let working = working.ok_or_else(|| NodeError::NoSuchInstance(id.to_owned()))?;
-        working.kill.notify_one();
-        Ok(())
-    }
-
-    /// Takes no more requests, and waits until those at work are answered.
-    pub async fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
-        while !lock(&self.0.working).is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    /// The present version, in use.
+    fn enter(&self, name: &str) -> Result<User, NodeError> {
+        loop {
+            // A version that has retired since it was looked up has a successor, or none.
+            if let Some(user) = self.function(name)?.enter() {
+                return Ok(user);
+            }
         }
+    }
+
+    /// Lets a request in, unless the node is draining.
+    fn let_in(&self) -> Result<Admitted<'_>, NodeError> {
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let admitted = Admitted(self);
+        if self.is_draining() { Err(NodeError::Draining) } else { Ok(admitted) }
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were let in and are not answered.
+    pub fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more requests, waits until those that it has, at work or waiting, are answered, and ends every instance that is left.
+    pub async fn drain(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+        loop {
+            let drained = self.0.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.requests() == 0 {
+                break;
+            }
+            drained.await;
+        }
+        for version in self.versions() {
+            version.end_idle();
+        }
+        let owned = std::mem::take(&mut *lock(&self.0.owned));
+        drop(owned);
     }
 
     /// Forks of all kinds so far.
@@ -212,6 +202,17 @@ impl Node {
     fn next_id(&self) -> String {
         let n = self.0.forks.fetch_add(1, Ordering::Relaxed) + 1;
         format!("{}-{n}", std::process::id())
+    }
+}
+
+/// A request that was let in.
+struct Admitted<'a>(&'a Node);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.0.0.requests.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_draining() {
+            self.0.0.drained.notify_waiters();
+        }
     }
 }
 

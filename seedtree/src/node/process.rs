@@ -1,7 +1,10 @@
 //! Sandbox processes of a node: ended and reaped off the request path.
 
+use super::lock;
 use crate::handle::Child;
+use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
@@ -9,31 +12,69 @@ use tokio::sync::mpsc;
 /// Time that an instance has for ending by itself once its answer is out.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// Process ids that somebody here holds, until they are reaped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known(Arc<Mutex<HashSet<i32>>>);
+
+impl Known {
+    pub(crate) fn add(&self, pid: i32) {
+        lock(&self.0).insert(pid);
+    }
+
+    pub(crate) fn remove(&self, pid: i32) {
+        lock(&self.0).remove(&pid);
+    }
+
+    pub(crate) fn has(&self, pid: i32) -> bool {
+        lock(&self.0).contains(&pid)
+    }
+}
+
 /// Takes processes that are to end, and reaps them.
 #[derive(Clone, Debug)]
-pub struct Reaper(mpsc::UnboundedSender<Child>);
+pub struct Reaper {
+    ending: mpsc::UnboundedSender<Ending>,
+    pub(crate) known: Known,
+}
+
+/// A process on its way out. Dropped, it is killed, reaped and forgotten.
+#[derive(Debug)]
+struct Ending {
+    child: Child,
+    known: Known,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.child.try_reap() {
+            self.child.kill();
+            self.child.reap();
+        }
+        self.known.remove(self.child.pid);
+    }
+}
 
 impl Reaper {
     /// Starts the task. It ends with the last handle.
     pub fn start() -> Reaper {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<Child>();
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Ending>();
         tokio::spawn(async move {
-            while let Some(mut child) = receiver.recv().await {
-                if child.try_reap() {
+            while let Some(mut ending) = receiver.recv().await {
+                if ending.child.try_reap() {
                     continue;
                 }
                 tokio::spawn(async move {
                     // Of a pipe a process descriptor has what is wanted here: it becomes readable (pidfd_open(2)).
-                    let end = child.as_fd().try_clone_to_owned().and_then(Receiver::from_owned_fd_unchecked);
-                    if let Ok(end) = end {
+                    let fd = ending.child.as_fd().try_clone_to_owned();
+                    if let Ok(end) = fd.and_then(Receiver::from_owned_fd_unchecked) {
                         let _ = tokio::time::timeout(ENDING, end.readable()).await;
                     }
                     // One that has not ended is killed.
-                    drop(child);
+                    drop(ending);
                 });
             }
         });
-        Reaper(sender)
+        Reaper { ending: sender, known: Known::default() }
     }
 }
 
@@ -46,12 +87,20 @@ pub struct Process {
 
 impl Process {
     pub(crate) fn new(child: Child, reaper: Reaper) -> Process {
+        reaper.known.add(child.pid);
         Process { child: Some(child), reaper }
     }
 
     /// Its id on the host; 0 once it was let go.
     pub fn pid(&self) -> i32 {
         self.child.as_ref().map_or(0, |c| c.pid)
+    }
+
+    /// Sends SIGKILL.
+    pub fn kill(&self) {
+        if let Some(child) = &self.child {
+            child.kill();
+        }
     }
 
     /// It has done its work and is about to end.
@@ -61,17 +110,15 @@ impl Process {
 
     fn pass_on(&mut self) {
         if let Some(child) = self.child.take() {
-            // Without a reaper the child is dropped, which kills and reaps it here.
-            let _ = self.reaper.0.send(child);
+            // Without a reaper it ends here.
+            let _ = self.reaper.ending.send(Ending { child, known: self.reaper.known.clone() });
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(child) = &self.child {
-            child.kill();
-        }
+        self.kill();
         self.pass_on();
     }
 }

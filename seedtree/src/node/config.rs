@@ -1,0 +1,50 @@
+//! What a node is run with.
+
+use std::path::PathBuf;
+
+/// What a node is run with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// A binary that calls [`crate::sandbox::run_if_asked`] first. By default this process's own, as `/proc/self/exe`, which stays the same
+    /// when the file is replaced.
+    pub exe: PathBuf,
+    /// Root directory of the guests. By default the host's.
+    pub rootfs: PathBuf,
+    /// Environment of the runtimes. Empty by default.
+    pub env: Vec<(String, String)>,
+    /// Record working sets and prefill them. On by default.
+    pub prefill: bool,
+    /// Forks that may wait for one seed; more are answered "overloaded". 64 by default: some 100 ms on two processors.
+    pub fork_queue: usize,
+    /// Time for a fork, its waiting included, ms. A seed that is silent for so long is killed. 10 s by default: it takes about a
+    /// millisecond.
+    pub fork_timeout_ms: u64,
+    /// Time for growing a seed, ms. 60 s by default: importing a large library takes many seconds on a busy host.
+    pub grow_timeout_ms: u64,
+    /// Grow seeds at a lower priority of the processor, where it may be raised back (CAP_SYS_NICE, or RLIMIT_NICE). On by default.
+    pub grow_nicely: bool,
+    /// Instances that clients may own at once ([`super::Node::fork_ahead`]). 64 by default.
+    pub owned: usize,
+    /// Time without a request after which an instance that a client owns is ended, ms. 10 minutes by default.
+    pub owned_idle_ms: u64,
+    /// Environment of the sandbox processes on the host, by which they are known for this node's. Empty by default.
+    pub mark: Vec<(String, String)>,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            exe: "/proc/self/exe".into(),
+            rootfs: "/".into(),
+            env: Vec::new(),
+            prefill: true,
+            fork_queue: 64,
+            fork_timeout_ms: 10_000,
+            grow_timeout_ms: 60_000,
+            grow_nicely: true,
+            owned: 64,
+            owned_idle_ms: 600_000,
+            mark: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What is done off the request path: instances end or are kept, spares are made, working sets recorded, seeds grown again.
+
+use super::error::NodeError;
+use super::grow::ToLog;
+use super::instance::{Instance, Nowhere};
+use super::serve::Call;
+use super::version::{Training, Version};
+use super::{Inner, Node};
+use crate::proto::Role;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Time for an instance to tell what it recorded, ms.
+const RECORDED_MS: u64 = 10_000;
+/// First and longest pause between attempts to grow a seed again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Grows the OS seed and the languages' again whenever one is lost, as long as there is the node. Functions' seeds are grown when they
+/// are asked for.
+pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
+    loop {
+        lost.notified().await;
+        let (mut pause, longest) = PAUSES;
+        loop {
+            let Some(node) = node.upgrade().map(Node) else { return };
+            let Err(error) = node.regrow_shared().await else { break };
+            tracing::warn!(%error, cause = error.cause(), "a seed cannot be grown again; trying once more later");
+            drop(node);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+impl Node {
+    async fn regrow_shared(&self) -> Result<(), NodeError> {
+        self.grow_os().await?;
+        for runtime in self.languages() {
+            self.grow_language(runtime).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an instance that has answered, or lets it end.
+    pub(super) fn done_with(&self, version: &Arc<Version>, mut instance: Instance, record: Option<Training>) {
+        if let Some(training) = record {
+            let (node, version) = (self.clone(), version.clone());
+            tokio::spawn(async move {
+                node.take_working_set(&version, &mut instance, training).await;
+                instance.release();
+                node.refill(&version);
+            });
+            return;
+        }
+        // A spare ends after its answer.
+        let left = if instance.spare || self.is_draining() { Some(instance) } else { version.keep(instance) };
+        if let Some(instance) = left {
+            instance.release();
+        }
+    }
+
+    /// Gives the seed what an instance has recorded.
+    async fn take_working_set(&self, version: &Version, instance: &mut Instance, training: Training) {
+        let set = instance.measures(RECORDED_MS).await.and_then(|m| m.working_set);
+        let (Some(set), Some(seed)) = (set, version.seed()) else { return };
+        seed.set_working_set(set).await;
+        training.done();
+    }
+
+    /// Records the working set with the function's own event for warming up, where it has one.
+    pub(super) async fn train(&self, version: &Arc<Version>) {
+        let Some(event) = &version.spec.warm else { return };
+        if !self.0.config.prefill || version.spec.keep_alive > 0 {
+            return;
+        }
+        let timeout_ms = version.spec.timeout_ms;
+        let call = Call { event, request_id: "training", limit_ms: None };
+        // A failure is told by the first request, which comes to the same.
+        if let Ok((mut instance, record)) = self.instance(version, &call, timeout_ms).await {
+            let answer = instance.answer(timeout_ms, &mut Nowhere).await;
+            if let (Ok(_), Some(training)) = (answer, record) {
+                self.take_working_set(version, &mut instance, training).await;
+            }
+            instance.release();
+        }
+    }
+
+    /// What a request leaves to be done: a seed that is missing, spares that were taken.
+    pub(super) fn after(&self, version: &Arc<Version>) {
+        if version.is_retired() || self.is_draining() {
+            return;
+        }
+        if version.seed().is_some() {
+            self.refill(version);
+        } else if let Some(growing) = version.begin_growing() {
+            let (node, version) = (self.clone(), version.clone());
+            tokio::spawn(async move {
+                let mut log = ToLog::new(&version.spec.name);
+                match node.grow_function(&version, &mut log).await {
+                    Ok(()) => node.train(&version).await,
+                    Err(error) => {
+                        let function = &version.spec.name;
+                        tracing::warn!(function, %error, cause = error.cause(), "a function's seed cannot be grown");
+                    }
+                }
+                drop(growing);
+                node.refill(&version);
+            });
+        }
+    }
+
+    /// Makes the spares that are missing, off the request path.
+    pub(super) fn refill(&self, version: &Arc<Version>) {
+        let wanted = version.spec.spares;
+        // A spare of a seed without its working set would be of little use for ever.
+        let waits = self.0.config.prefill && !version.is_trained();
+        if wanted == 0 || waits || version.is_retired() || self.is_draining() || version.seed().is_none() {
+            return;
+        }
+        while let Some(making) = version.begin_making(wanted) {
+            let (node, version) = (self.clone(), version.clone());
+            tokio::spawn(async move {
+                if let Err(error) = node.spare(&version).await {
+                    tracing::debug!(function = version.spec.name, %error, "no spare");
+                }
+                drop(making);
+            });
+        }
+    }
+
+    async fn spare(&self, version: &Arc<Version>) -> Result<(), NodeError> {
+        let what = "making a spare";
+        let Some(seed) = version.seed() else { return Ok(()) };
+        let spec = self.spec(version, Role::Spare, Vec::new(), version.spec.timeout_ms);
+        let mut spare = self.start(what, &seed, spec, Vec::new(), true).await?;
+        spare.ready(what, self.0.config.grow_timeout_ms, &mut Nowhere).await?;
+        version.put_spare(spare, &seed);
+        if self.is_draining() {
+            version.end_idle();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,397 @@
+//! One version of a deployed function: its seed, its spares and kept instances, and who may enter.
+
+use super::error::NodeError;
+use super::function::{Code, FunctionSpec};
+use super::instance::Instance;
+use super::lock;
+use super::seed::NodeSeed;
+use crate::runtime::Function;
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+const UNTRAINED: u8 = 0;
+const TRAINING: u8 = 1;
+const TRAINED: u8 = 2;
+
+/// One version of a function, with the seed that was grown of it.
+#[derive(Debug)]
+pub struct Version {
+    /// Its number: a later version of whatever function has a larger one.
+    pub number: u64,
+    /// What was deployed.
+    pub spec: FunctionSpec,
+    /// As its runtime wants it.
+    pub function: Function,
+    /// Its code.
+    pub code: Code,
+    /// Requests begun.
+    pub requests: AtomicU64,
+    /// Requests that found the queue full, or waited too long in it.
+    pub refused: AtomicU64,
+    /// Its seed; `None` while it is being grown, and after it was reclaimed.
+    seed: Mutex<Option<Arc<NodeSeed>>>,
+    spares: Mutex<VecDeque<Instance>>,
+    kept: Mutex<VecDeque<Instance>>,
+    making: AtomicUsize,
+    training: AtomicU8,
+    growing: AtomicBool,
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    users: AtomicUsize,
+    retired: AtomicBool,
+}
+
+impl Version {
+    /// A version without a seed.
+    pub(crate) fn new(number: u64, spec: FunctionSpec, function: Function, code: Code) -> Version {
+        let turns = Arc::new(Semaphore::new(spec.concurrency.clamp(1, Semaphore::MAX_PERMITS)));
+        let (requests, refused, seed, spares, kept, making) = Default::default();
+        let (growing, waiting, users, retired) = Default::default();
+        let training = AtomicU8::new(UNTRAINED);
+        Version {
+            number,
+            spec,
+            function,
+            code,
+            requests,
+            refused,
+            seed,
+            spares,
+            kept,
+            making,
+            training,
+            growing,
+            turns,
+            waiting,
+            users,
+            retired,
+        }
+    }
+
+    /// Its seed, where it has a living one.
+    pub fn seed(&self) -> Option<Arc<NodeSeed>> {
+        lock(&self.seed).as_ref().filter(|s| !s.is_gone()).cloned()
+    }
+
+    /// Gives it a seed, or takes its seed away; what was forked ahead from the old one goes too. A version that has retired takes none.
+    pub(crate) fn set_seed(&self, seed: Option<Arc<NodeSeed>>) {
+        let mut present = lock(&self.seed);
+        // Asked with the lock held: who retires it takes the seed away afterwards.
+        let seed = seed.filter(|_| !self.is_retired());
+        let old = std::mem::replace(&mut *present, seed);
+        self.training.store(UNTRAINED, Ordering::Release);
+        let spares = std::mem::take(&mut *lock(&self.spares));
+        drop(present);
+        drop((old, spares));
+    }
+
+    /// Whether the caller's instance is to record the working set: one at a time does, until one has.
+    pub(crate) fn begin_training(self: &Arc<Self>) -> Option<Training> {
+        let free = self.training.compare_exchange(UNTRAINED, TRAINING, Ordering::AcqRel, Ordering::Acquire);
+        free.is_ok().then(|| Training(self.clone()))
+    }
+
+    /// Whether the seed has its working set.
+    pub fn is_trained(&self) -> bool {
+        self.training.load(Ordering::Acquire) == TRAINED
+    }
+
+    /// Whether the caller is to grow a seed: one at a time does.
+    pub(crate) fn begin_growing(self: &Arc<Self>) -> Option<Growing> {
+        (!self.growing.swap(true, Ordering::AcqRel)).then(|| Growing(self.clone()))
+    }
+
+    /// Whether a seed is being grown, or waits for its turn.
+    pub fn is_growing(&self) -> bool {
+        self.growing.load(Ordering::Acquire)
+    }
+
+    /// Takes the oldest spare.
+    pub(crate) fn take_spare(&self) -> Option<Instance> {
+        lock(&self.spares).pop_front()
+    }
+
+    /// Adds a spare of `seed`; one of another seed than the present is of no use.
+    pub(crate) fn put_spare(&self, spare: Instance, seed: &Arc<NodeSeed>) {
+        let present = lock(&self.seed);
+        if present.as_ref().is_some_and(|now| Arc::ptr_eq(now, seed)) && !self.is_retired() {
+            lock(&self.spares).push_back(spare);
+        }
+    }
+
+    /// Spares that are ready.
+    pub fn spares(&self) -> usize {
+        lock(&self.spares).len()
+    }
+
+    /// Spares that are being made.
+    pub fn making(&self) -> usize {
+        self.making.load(Ordering::Acquire)
+    }
+
+    /// Whether the caller is to make one of `wanted` spares.
+    pub(crate) fn begin_making(self: &Arc<Self>, wanted: usize) -> Option<Making> {
+        let more = |making: usize| (self.spares() + making < wanted).then_some(making + 1);
+        let free = self.making.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        free.is_ok().then(|| Making(self.clone()))
+    }
+
+    /// Takes the instance that was used last: the others may then be given up.
+    pub(crate) fn take_kept(&self) -> Option<Instance> {
+        if self.spec.keep_alive == 0 {
+            return None;
+        }
+        lock(&self.kept).pop_back()
+    }
+
+    /// Keeps an instance, or gives it back where there are enough.
+    pub(crate) fn keep(&self, instance: Instance) -> Option<Instance> {
+        if self.spec.keep_alive == 0 {
+            return Some(instance);
+        }
+        let mut kept = lock(&self.kept);
+        if kept.len() >= self.spec.keep_alive || self.is_retired() {
+            return Some(instance);
+        }
+        kept.push_back(instance);
+        None
+    }
+
+    /// Instances that are kept and idle.
+    pub fn kept(&self) -> usize {
+        lock(&self.kept).len()
+    }
+
+    /// Calls a function for each spare, and for each kept instance.
+    pub(crate) fn each_idle(&self, mut spare: impl FnMut(&Instance), kept: impl FnMut(&Instance)) {
+        lock(&self.spares).iter().for_each(&mut spare);
+        lock(&self.kept).iter().for_each(kept);
+    }
+
+    /// Ends a spare or a kept instance; whether it is one of this version's.
+    pub(crate) fn end_one(&self, id: &str) -> bool {
+        let take = |from: &Mutex<VecDeque<Instance>>| {
+            let mut from = lock(from);
+            let at = from.iter().position(|i| i.id == id)?;
+            from.remove(at)
+        };
+        take(&self.spares).or_else(|| take(&self.kept)).is_some()
+    }
+
+    /// Ends spares and kept instances.
+    pub(crate) fn end_idle(&self) {
+        let idle = (std::mem::take(&mut *lock(&self.spares)), std::mem::take(&mut *lock(&self.kept)));
+        drop(idle);
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Requests at work.
+    pub fn running(&self) -> usize {
+        self.spec.concurrency.max(1).saturating_sub(self.turns.available_permits())
+    }
+
+    /// Whether another version has taken its place, or it was removed: it only finishes the requests that it has.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
+    }
+
+    /// Whether requests use it, at work or waiting.
+    pub fn is_used(&self) -> bool {
+        self.users.load(Ordering::SeqCst) > 0
+    }
+
+    /// No more requests come. Ends what waits for them; the seed goes when those that are there are done.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        self.end_idle();
+        if !self.is_used() {
+            self.set_seed(None);
+        }
+    }
+
+    /// Begins to use it for a request; `None` where it has retired.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<User> {
+        self.users.fetch_add(1, Ordering::SeqCst);
+        let user = User(self.clone());
+        (!self.is_retired()).then_some(user)
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for a turn: at most [`FunctionSpec::queue`] requests do, and none longer than `limit_ms`.
+    pub(crate) async fn turn(&self, limit_ms: u64) -> Result<OwnedSemaphorePermit, NodeError> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let result = self.wait(limit_ms).await;
+        if result.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn wait(&self, limit_ms: u64) -> Result<OwnedSemaphorePermit, NodeError> {
+        let _queued =
+            Queued::enter(&self.waiting, self.spec.queue).ok_or_else(|| NodeError::TooManyRequests {
+                function: self.spec.name.clone(),
+                limit: self.spec.concurrency,
+                queued: self.spec.queue,
+            })?;
+        let limit = Duration::from_millis(limit_ms);
+        match tokio::time::timeout(limit, self.turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) => Err(NodeError::Draining),
+            Err(_) => Err(NodeError::WaitedTooLong(limit_ms)),
+        }
+    }
+}
+
+/// A version in use. The last user of a retired one takes its seed away.
+#[derive(Debug)]
+pub(crate) struct User(Arc<Version>);
+
+impl Deref for User {
+    type Target = Arc<Version>;
+
+    fn deref(&self) -> &Arc<Version> {
+        &self.0
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_retired() {
+            self.0.set_seed(None);
+        }
+    }
+}
+
+/// The right to record a version's working set. Dropped, also with a request that is given up midway, it is another instance's turn.
+#[derive(Debug)]
+pub(crate) struct Training(Arc<Version>);
+
+impl Training {
+    /// The seed has its working set.
+    pub(crate) fn done(self) {
+        self.0.training.store(TRAINED, Ordering::Release);
+    }
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        let state = &self.0.training;
+        let _ = state.compare_exchange(TRAINING, UNTRAINED, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// The right to grow a version's seed.
+#[derive(Debug)]
+pub(crate) struct Growing(Arc<Version>);
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        self.0.growing.store(false, Ordering::Release);
+    }
+}
+
+/// The right to make a spare.
+#[derive(Debug)]
+pub(crate) struct Making(Arc<Version>);
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.0.making.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A place in a queue, given back when it is dropped.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn enter(count: &'a AtomicUsize, bound: usize) -> Option<Self> {
+        let more = |n| (n < bound).then_some(n + 1);
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Queued(count))
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::function::tests::spec;
+    use super::*;
+    use crate::runtime::Runtime;
+    use std::os::fd::OwnedFd;
+
+    fn version() -> Arc<Version> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("app.py"), "").unwrap();
+        let spec = spec(Runtime::Python, "app.handler", dir.path());
+        let function = spec.function().unwrap();
+        let task = Arc::new(OwnedFd::from(std::fs::File::open(dir.path()).unwrap()));
+        Arc::new(Version::new(1, spec, function, Code { task, layers: None }))
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_a_bound_and_a_time() {
+        let version = version();
+        let first = version.turn(50).await.unwrap();
+        let second = tokio::spawn({
+            let version = version.clone();
+            async move { version.turn(50).await.map(|_| ()) }
+        });
+        while version.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(version.turn(50).await, Err(NodeError::TooManyRequests { .. })));
+        assert!(matches!(second.await.unwrap(), Err(NodeError::WaitedTooLong(50))));
+        assert_eq!((version.waiting(), version.running()), (0, 1));
+        assert_eq!(version.refused.load(Ordering::Relaxed), 2);
+        drop(first);
+        assert!(version.turn(50).await.is_ok());
+        // Who records the working set may be given up; then the next one does.
+        let training = version.begin_training().unwrap();
+        assert!(version.begin_training().is_none());
+        drop(training);
+        version.begin_training().unwrap().done();
+        assert!(version.is_trained() && version.begin_training().is_none());
+    }
+
+    #[test]
+    fn a_retired_version_takes_no_one_in() {
+        let version = version();
+        let user = version.enter().unwrap();
+        version.retire();
+        assert!(version.enter().is_none() && version.is_used());
+        drop(user);
+        assert!(!version.is_used());
+    }
+
+    #[test]
+    fn one_grows_a_seed_and_spares_are_counted() {
+        let version = version();
+        let growing = version.begin_growing().unwrap();
+        assert!(version.begin_growing().is_none() && version.is_growing());
+        drop(growing);
+        assert!(version.begin_growing().is_some());
+        let first = version.begin_making(2).unwrap();
+        let second = version.begin_making(2).unwrap();
+        assert!(version.begin_making(2).is_none());
+        drop((first, second));
+        assert_eq!(version.making(), 0);
+    }
+}
