@@ -34,15 +34,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let config = NodeConfig {
-        exe: std::env::current_exe()?,
-        rootfs: "/".into(),
-        env: Vec::new(),
-        prefill: true,
-        fork_queue: 64,
-        grow_timeout_ms: 60_000,
-        mark: Vec::new(),
-    };
+    let config = NodeConfig::default();
     let daemon = Daemon::start(config, &[Runtime::Python, Runtime::Node]).await?;
     tokio::signal::ctrl_c().await?;
     daemon.node().drain().await;

@@ -205,3 +205,13 @@ pub fn next(channel: &Channel, timeout_ms: u64) -> Result<Event, HandleError> {
     }
     Ok(receive::<Event>(channel)?.0)
 }
+
+/// A child for tests. Dropped, it is killed and reaped.
+#[cfg(test)]
+#[allow(clippy::zombie_processes)] // the handle waits for it
+pub(crate) fn sleeper() -> Child {
+    let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let raw = rustix::process::Pid::from_raw(pid).unwrap();
+    Child::new(pid, rustix::process::pidfd_open(raw, PidfdFlags::empty()).unwrap())
+}

@@ -96,7 +96,7 @@ impl Node {
     async fn fork_idle(&self, version: &User, id: String) -> Result<Instance, NodeError> {
         let what = "forking an instance";
         let timeout_ms = self.0.config.grow_timeout_ms;
-        self.from_deepest(
+        self.fork_deepest(
             version,
             |level| {
                 // From the function's seed it is a spare that stays; from another it has yet to import the handler.

@@ -138,13 +138,14 @@ mod tests {
         let mut elsewhere = Command::new("sleep").arg("60").spawn().unwrap();
         alone(|| {
             let mut known_child = Command::new("sleep").arg("60").spawn().unwrap();
-            let orphan = Command::new("sleep").arg("60").spawn().unwrap();
+            let mut orphan = handle::sleeper();
+            orphan.forget();
             let known = Known::default();
             known.add(i32::try_from(known_child.id()).unwrap());
             let mut orphans = Orphans::default();
             assert!(orphans.end(&known, Duration::from_secs(60)));
             assert!(orphans.end(&known, Duration::from_secs(60)), "too young to be ended");
-            assert_eq!(orphans.0.keys().copied().collect::<Vec<_>>(), [i32::try_from(orphan.id()).unwrap()]);
+            assert_eq!(orphans.0.keys().copied().collect::<Vec<_>>(), [orphan.pid]);
             while orphans.end(&known, Duration::ZERO) {
                 std::thread::sleep(Duration::from_millis(1));
             }

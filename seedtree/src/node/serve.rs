@@ -161,11 +161,11 @@ impl Node {
             (spec.record, spec.keep) = (record.is_some(), keep);
             (spec, record)
         };
-        self.from_deepest(version, plan, "forking an instance").await
+        self.fork_deepest(version, plan, "forking an instance").await
     }
 
     /// Forks from the deepest living seed that fits. `plan` says for a level what the child is to do after it has imported the function.
-    pub(super) async fn from_deepest(
+    pub(super) async fn fork_deepest(
         &self,
         version: &Arc<Version>,
         mut plan: impl FnMut(u8) -> (ForkSpec, Option<Training>),

@@ -1,16 +1,8 @@
 //! A seed that is played here, without a sandbox: what becomes of requests when it dies or falls silent.
 
 use super::*;
-use crate::handle::Child;
+use crate::handle::sleeper;
 use crate::proto::{Role, receive, send};
-use rustix::process::{Pid, PidfdFlags};
-use std::process::Command;
-
-fn sleeper() -> Child {
-    let child = Command::new("sleep").arg("60").spawn().unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    Child::new(pid, rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap())
-}
 
 /// The seed's end of its channel, and the seed as the node has it.
 fn seed(fork_timeout_ms: u64) -> (Channel, Arc<NodeSeed>) {
