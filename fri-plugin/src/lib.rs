@@ -5,6 +5,7 @@ pub mod code;
 pub mod config;
 pub mod coppiced;
 pub mod daemon;
+pub mod fri;
 pub mod name;
 pub mod proto;
 pub mod store;

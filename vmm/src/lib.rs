@@ -20,6 +20,7 @@ pub mod lock;
 pub mod machine;
 pub mod memslots;
 pub mod pagetable;
+pub mod peer;
 pub mod prefill;
 pub mod probe;
 pub mod sandbox;
