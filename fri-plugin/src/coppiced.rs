@@ -3,7 +3,7 @@
 use crate::config::{self, Config};
 use crate::daemon::Daemon;
 use crate::daemon::error::chain;
-use crate::fri;
+use crate::{fri, gateway};
 use clap::Parser;
 use seedtree::node::NodeConfig;
 use std::path::PathBuf;
@@ -48,11 +48,13 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     let (mut stop, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let daemon = Daemon::start(NodeConfig::default(), &config.runtimes).await?;
+    let gateway = gateway::start(&daemon, &config).await?;
     let served = fri::start::start(&daemon, &config)?;
     tokio::select! {
         _ = stop.recv() => {}
         _ = interrupt.recv() => {}
     }
+    gateway.stop().await;
     daemon.node().drain().await;
     served.stop().await;
     Ok(())

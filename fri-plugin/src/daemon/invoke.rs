@@ -44,8 +44,10 @@ impl Daemon {
     pub async fn invoke(&self, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         let mut sink = Tail { kept: Vec::new(), also };
         let result = self.node().invoke(call.function, call.event, call.request_id, &mut sink).await;
+        let result = result.map_err(DaemonError::from);
+        self.metrics().invoked(call.function, &result);
         let version = super::lock(&self.0.records).get(call.function).map_or(0, |r| r.version);
-        Invoked { result: result.map_err(DaemonError::from), version, log_tail: sink.kept }
+        Invoked { result, version, log_tail: sink.kept }
     }
 }
 

@@ -4,14 +4,16 @@ pub mod deploy;
 pub mod error;
 pub mod invoke;
 
+use crate::metrics::Metrics;
 use crate::proto;
+use crate::trace::Tracer;
 use deploy::Record;
 use error::DaemonError;
 use seedtree::node::{Node, NodeConfig};
 use seedtree::runtime::Runtime;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// The daemon. A handle: copies are of the same daemon.
@@ -22,6 +24,8 @@ pub struct Daemon(Arc<Inner>);
 struct Inner {
     node: Node,
     started: Instant,
+    metrics: Metrics,
+    tracer: OnceLock<Tracer>,
     ready: AtomicBool,
     /// What is deployed, by name.
     records: Mutex<BTreeMap<String, Record>>,
@@ -41,6 +45,8 @@ impl Daemon {
         let daemon = Daemon(Arc::new(Inner {
             node,
             started: Instant::now(),
+            metrics: Metrics::default(),
+            tracer: OnceLock::new(),
             ready: AtomicBool::new(false),
             records: Mutex::default(),
             changing: Mutex::default(),
@@ -61,6 +67,21 @@ impl Daemon {
     /// Whether the OS seed and the language seeds are there, so that requests can be served.
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Acquire)
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Who makes traces, where somebody does.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.0.tracer.get()
+    }
+
+    /// Makes traces from now on. Only the first one given counts.
+    pub fn trace_with(&self, tracer: Tracer) {
+        let _ = self.0.tracer.set(tracer);
     }
 
     /// Since the start.
