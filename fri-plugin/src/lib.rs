@@ -9,6 +9,8 @@ pub mod fri;
 pub mod gateway;
 pub mod metrics;
 mod metrics_scrape;
+pub mod life;
+pub mod logs;
 pub mod name;
 pub mod proto;
 pub mod store;
