@@ -4,34 +4,48 @@ use crate::config::{self, Config};
 use crate::daemon::Daemon;
 use crate::daemon::error::chain;
 use crate::{fri, gateway};
-use clap::Parser;
-use seedtree::node::NodeConfig;
+use clap::{Parser, Subcommand};
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The node daemon of Coppice: keeps functions deployed, and serves each request from a fork of a seed.
+///
+/// Stays in the foreground, and logs to stderr. SIGTERM and SIGINT end it when the requests at work are answered; a second one, at once.
 #[derive(Debug, Parser)]
 #[command(name = "coppiced", version, after_help = "Example: coppiced --config /etc/coppice/coppiced.toml")]
 struct Args {
     /// Configuration (TOML) [default: /etc/coppice/coppiced.toml where there is one, else the defaults]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows and checks configurations
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints every key with its default and what is allowed
+    #[command(after_help = "Example: coppiced config default > /etc/coppice/coppiced.toml")]
+    Default,
+    /// Says whether a configuration is accepted
+    #[command(after_help = "Example: coppiced --config coppiced.toml config check")]
+    Check,
 }
 
 /// Runs the daemon until it is told to stop. To be called first in `main`, on its thread, before any other thread is there.
 pub fn main() -> ExitCode {
     seedtree::sandbox::run_if_asked();
-    let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("coppiced: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(args)) {
+    match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("coppiced: {}", chain(&*error));
@@ -40,22 +54,68 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let config = match args.config {
-        Some(path) => Config::load(&path)?,
-        None if PathBuf::from(config::PATH).exists() => Config::load(config::PATH.as_ref())?,
-        None => Config::default(),
-    };
-    let (mut stop, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let daemon = Daemon::start(NodeConfig::default(), &config.runtimes).await?;
-    let gateway = gateway::start(&daemon, &config).await?;
-    let served = fri::start::start(&daemon, &config)?;
-    tokio::select! {
-        _ = stop.recv() => {}
-        _ = interrupt.recv() => {}
+fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    match args.command {
+        Some(Command::Config { command: ConfigCommand::Default }) => {
+            print!("{}", config::DEFAULT);
+            return Ok(());
+        }
+        Some(Command::Config { command: ConfigCommand::Check }) => {
+            load(args.config)?;
+            println!("accepted");
+            return Ok(());
+        }
+        None => {}
     }
+    let config = load(args.config)?;
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+fn load(path: Option<PathBuf>) -> Result<Config, config::ConfigError> {
+    match path {
+        Some(path) => Config::load(&path),
+        None if PathBuf::from(config::PATH).exists() => Config::load(config::PATH.as_ref()),
+        None => Ok(Config::default()),
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut stopped = async || {
+        tokio::select! {
+            _ = stop.0.recv() => {}
+            _ = stop.1.recv() => {}
+        }
+    };
+    let daemon = Daemon::start(config, Vec::new()).await?;
+    let gateway = gateway::start(&daemon, daemon.config()).await?;
+    let served = fri::start::start(&daemon, daemon.config())?;
+    tokio::select! {
+        grown = daemon.grow_languages(|step| tracing::info!("{step}")) => grown?,
+        () = stopped() => {
+            served.stop().await;
+            return Ok(());
+        }
+    }
+    tracing::info!("ready");
+    let functions = tokio::spawn({
+        let daemon = daemon.clone();
+        async move { daemon.grow_functions(|step| tracing::info!("{step}")).await }
+    });
+    stopped().await;
     gateway.stop().await;
-    daemon.node().drain().await;
+    tracing::info!("going down: waiting for the requests at work");
+    functions.abort();
+    tokio::select! {
+        given_up = daemon.drain(None) => {
+            if given_up > 0 {
+                tracing::warn!(given_up, "requests were given up");
+            }
+        }
+        () = stopped() => tracing::warn!("told twice: going down at once"),
+    }
     served.stop().await;
     Ok(())
 }

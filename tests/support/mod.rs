@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 pub mod daemon;
 pub mod http;
 pub mod left;
+pub mod limits;
 pub mod listed;
+pub mod load;
 pub mod tree;
 
 /// Nothing that a test starts may take longer.

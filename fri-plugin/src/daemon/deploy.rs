@@ -1,14 +1,21 @@
 //! Deploying, going back, and taking away.
+//!
+//! The order makes a crash at any moment harmless: the code is on the disk before the store names it, the store names the version as pending
+//! until its seed is there, and the switch in the store comes before the one in the tree. What is left of a deploy that did not come to its
+//! end is forgotten at the next start.
 
 use super::error::DaemonError;
-use super::{Daemon, lock};
+use super::start::blocking;
+use super::{Daemon, Serving, lock, spec};
+use crate::code::{Pin, Stored};
 use crate::proto;
+use crate::store::{New, Version};
 use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
 use seedtree::node::instance::Sink;
-use seedtree::runtime::Runtime;
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Where a function's code or a layer comes from.
@@ -68,112 +75,188 @@ impl Sink for Progress {
     }
 }
 
-/// A deployed function, as the daemon remembers it.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    spec: proto::FunctionSpec,
-    pub(super) version: u64,
-    created_unix_ns: u64,
+/// The right to change a function.
+struct Turn {
+    daemon: Daemon,
+    name: String,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        lock(&self.daemon.0.changing).remove(&self.name);
+    }
+}
+
+/// A version in the store that does not serve yet. Dropped, it is forgotten.
+struct Pending {
+    daemon: Daemon,
+    version: Option<Version>,
+}
+
+impl Pending {
+    /// It serves.
+    fn done(mut self) {
+        self.version = None;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(version) = self.version.take() else { return };
+        let daemon = self.daemon.clone();
+        // The store blocks. What is not forgotten here is at the next start.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = daemon.0.store.discard(&version) {
+                tracing::warn!(function = version.name, error = super::error::chain(&error), "a failed deploy stays in the store");
+            }
+            daemon.collect();
+        });
+    }
 }
 
 impl Daemon {
-    /// Deploys a function or a new version of one. Where that fails, nothing changes.
+    /// Deploys a function or a new version of one. Where that fails or is dropped midway, what serves goes on as before.
     pub async fn deploy(
         &self,
         deployment: Deployment,
-        mut progress: Progress,
+        progress: Progress,
     ) -> Result<proto::Function, DaemonError> {
-        let spec = deployment.spec;
-        let turn = lock(&self.0.changing).entry(spec.name.clone()).or_default().clone();
-        let _alone = turn.lock().await;
-        let Source::Directory(code) = deployment.code else {
-            return Err(DaemonError::Spec { field: "code", reason: "only directories for now".into() });
-        };
-        progress.step("growing the seed");
-        self.node().deploy(node_spec(&spec, code)?, &mut progress).await?;
-        let version = lock(&self.0.records).get(&spec.name).map_or(1, |r| r.version + 1);
-        let record = Record { version, created_unix_ns: unix_ns(), spec };
-        let described = self.describe(&record);
-        lock(&self.0.records).insert(record.spec.name.clone(), record);
-        Ok(described)
+        let given = spec::checked(&deployment.spec, &self.0.config.functions)?;
+        let name = deployment.spec.name.clone();
+        let limit = self.0.config.code.layers;
+        if deployment.layers.len() > limit {
+            let given = deployment.layers.len();
+            return Err(crate::code::CodeError::TooManyLayers { given, limit }.into());
+        }
+        let turn = self.turn(&name)?;
+        progress.step("unpacking the code");
+        let daemon = self.clone();
+        let (version, _pins) = blocking(move || {
+            let code = daemon.take(deployment.code)?;
+            let layers = deployment.layers.into_iter().map(|l| daemon.take(l));
+            let layers = layers.collect::<Result<Vec<Stored>, DaemonError>>()?;
+            let new = New {
+                spec: given,
+                code: code.digest,
+                code_bytes: code.bytes,
+                layers: layers.iter().map(|l| l.digest).collect(),
+            };
+            let version = daemon.0.store.put_version(&name, new)?;
+            let pins: Vec<Pin> = layers.into_iter().chain([code]).map(|s| s.pin).collect();
+            let pending = Pending { daemon: daemon.clone(), version: Some(version) };
+            Ok((pending, pins))
+        })
+        .await?;
+        self.put_into_service(version, turn, progress).await
     }
 
-    /// Goes back to a version; 0 is the one before the present one.
+    /// Goes back to a version that has served; 0 is the one before the present one.
     pub async fn rollback(
         &self,
         name: &str,
         version: u64,
-        _progress: Progress,
+        progress: Progress,
     ) -> Result<proto::Function, DaemonError> {
-        self.function(name)?;
-        Err(DaemonError::NoSuchVersion { function: name.to_owned(), version })
+        let turn = self.turn(name)?;
+        let before = self.0.store.before(name, (version > 0).then_some(version))?;
+        let before = Pending { daemon: self.clone(), version: Some(before) };
+        self.put_into_service(before, turn, progress).await
     }
 
-    /// Takes a function out of service.
-    pub async fn remove(&self, name: &str) -> Result<(), DaemonError> {
-        lock(&self.0.records).remove(name).ok_or_else(|| NodeError::NoSuchFunction(name.to_owned()))?;
-        Ok(self.node().remove(name)?)
-    }
-
-    pub(super) fn describe(&self, record: &Record) -> proto::Function {
-        let version = self.node().function(&record.spec.name).ok();
-        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let counts = version.as_ref().map(|v| proto::FunctionCounts {
-            requests: v.requests.load(Ordering::Relaxed),
-            running: small(v.running()),
-            waiting: small(v.waiting()),
-            spares: small(v.spares()),
-            kept: small(v.kept()),
-            ..Default::default()
+    async fn put_into_service(
+        &self,
+        pending: Pending,
+        turn: Turn,
+        mut progress: Progress,
+    ) -> Result<proto::Function, DaemonError> {
+        let version = pending.version.clone().ok_or(DaemonError::GoingDown)?;
+        let (spec, pins) = self.placed(&version).await?;
+        progress.step("growing the seed");
+        let prepared = self.node().prepare(spec, &mut progress).await?;
+        // From here on it is done also if the caller goes away.
+        let (daemon, to) = (self.clone(), version.clone());
+        let switched = tokio::task::spawn_blocking(move || {
+            daemon.0.store.switch(&to)?;
+            pending.done();
+            let serving = Serving { number: to.number, pins, failed: None };
+            let old = lock(&daemon.0.serving).insert(to.name.clone(), serving);
+            let retired = daemon.node().switch(prepared);
+            daemon.retire(retired, old);
+            drop(turn);
+            Ok::<(), DaemonError>(())
         });
-        let ready = version.is_some_and(|v| v.seed().is_some());
-        proto::Function {
-            spec: Some(record.spec.clone()),
-            version: record.version,
-            created_unix_ns: record.created_unix_ns,
-            state: if ready { "ready" } else { "starting" }.into(),
-            counts,
-            ..Default::default()
+        switched.await.map_err(DaemonError::Task)??;
+        tracing::info!(function = version.name, version = version.number, "deployed");
+        self.function(&version.name)
+    }
+
+    /// Takes a function out of service. Requests at work are finished.
+    pub async fn remove(&self, name: &str) -> Result<(), DaemonError> {
+        let turn = self.turn(name)?;
+        let daemon = self.clone();
+        blocking(move || {
+            let name = &turn.name;
+            daemon.0.store.remove(name)?;
+            let old = lock(&daemon.0.serving).remove(name);
+            let retired = daemon.node().function(name).ok();
+            match daemon.node().remove(name) {
+                // One that could not be put into service at the start.
+                Ok(()) | Err(NodeError::NoSuchFunction(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            daemon.retire(retired, old);
+            tracing::info!(function = name, "removed");
+            Ok(())
+        })
+        .await
+    }
+
+    /// One change of a function at a time: a second one is told so.
+    fn turn(&self, name: &str) -> Result<Turn, DaemonError> {
+        if self.node().is_draining() {
+            return Err(DaemonError::GoingDown);
+        }
+        if lock(&self.0.changing).insert(name.to_owned()) {
+            return Ok(Turn { daemon: self.clone(), name: name.to_owned() });
+        }
+        Err(DaemonError::Changing(name.to_owned()))
+    }
+
+    fn take(&self, source: Source) -> Result<Stored, DaemonError> {
+        match source {
+            Source::Directory(path) => Ok(self.0.code.add_directory(&path)?),
+            Source::Zip(path) => {
+                let file = File::open(&path).map_err(|source| DaemonError::Upload { path, source })?;
+                Ok(self.0.code.add_zip(file)?)
+            }
         }
     }
-}
 
-/// The runtime of a name, also of AWS Lambda's names with versions.
-pub fn runtime_named(name: &str) -> Result<Runtime, DaemonError> {
-    let base = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == 'x');
-    let known = match base {
-        "nodejs" => Some(Runtime::Node),
-        "provided.al" => Some(Runtime::Provided),
-        base => Runtime::named(base),
-    };
-    known.ok_or_else(|| DaemonError::Spec {
-        field: "runtime",
-        reason: format!("'{name}' is none of python, node, provided, or AWS Lambda's names for them"),
-    })
-}
+    /// A version as the node wants it, with its code in place, and what keeps that.
+    pub(super) async fn placed(&self, version: &Version) -> Result<(FunctionSpec, Vec<Pin>), DaemonError> {
+        let (daemon, version) = (self.clone(), version.clone());
+        blocking(move || {
+            let code = daemon.0.code.get(&version.new.code)?;
+            let layers = daemon.0.code.merged_layers(&version.new.layers, version.new.code_bytes)?;
+            let (mut pins, mut opt) = (vec![code.pin], None);
+            if let Some(layers) = layers {
+                pins.push(layers.pin);
+                opt = Some(layers.path);
+            }
+            Ok((version.new.spec.of_node(&version.name, code.path, opt), pins))
+        })
+        .await
+    }
 
-fn node_spec(spec: &proto::FunctionSpec, code: PathBuf) -> Result<FunctionSpec, DaemonError> {
-    let or = |n: u64, default: u64| if n == 0 { default } else { n };
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    Ok(FunctionSpec {
-        name: spec.name.clone(),
-        runtime: runtime_named(&spec.runtime)?,
-        handler: spec.handler.clone(),
-        code,
-        layers: None,
-        memory: or(spec.memory_bytes, 128 << 20),
-        cpus: size(or(spec.cpus.into(), 1)),
-        timeout_ms: or(spec.timeout_ms, 3_000),
-        env: spec.env.clone().into_iter().collect(),
-        spares: size(spec.spares.unwrap_or(0).into()),
-        concurrency: size(or(spec.concurrency.into(), 64)),
-        queue: size(spec.queue.unwrap_or(256).into()),
-        keep_alive: size(spec.keep_alive.into()),
-        warm: (!spec.warm_event.is_empty()).then(|| spec.warm_event.to_vec()),
-    })
-}
-
-fn unix_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    /// Keeps the code of a version that only finishes its requests, and collects what is not needed any more.
+    fn retire(&self, version: Option<Arc<seedtree::node::version::Version>>, old: Option<Serving>) {
+        let daemon = self.clone();
+        tokio::spawn(async move {
+            while version.as_ref().is_some_and(|v| v.is_used()) {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            drop((version, old));
+            let _ = tokio::task::spawn_blocking(move || daemon.collect()).await;
+        });
+    }
 }

@@ -1,5 +1,7 @@
 //! Why the daemon did not do what it was asked to, with a stable code, and of which kind it is for a protocol.
 
+use crate::code::CodeError;
+use crate::store::StoreError;
 use seedtree::node::error::NodeError;
 use std::path::PathBuf;
 
@@ -40,23 +42,36 @@ pub enum DaemonError {
         /// What is allowed.
         reason: String,
     },
-    /// The function has no such version.
-    #[error("function {function} has no version {version}: `coppice function show {function}` lists them")]
-    NoSuchVersion {
-        /// Which function.
-        function: String,
-        /// The version that was asked for.
-        version: u64,
-    },
-    /// The code cannot be read.
-    #[error("cannot read the code in {path}")]
-    Code {
-        /// Where it was looked for.
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The code's.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {path} (state in the configuration)")]
+    State {
+        /// Which.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
+    /// An upload cannot be read.
+    #[error("cannot read the upload {path}")]
+    Upload {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another change of the function is under way.
+    #[error("another deploy, rollback or removal of function {0} is under way: try again when it is done")]
+    Changing(String),
+    /// A task of the daemon failed.
+    #[error("a task of the daemon failed")]
+    Task(#[source] tokio::task::JoinError),
     /// The daemon is going down.
     #[error("the daemon is going down: try again when it is back")]
     GoingDown,
@@ -68,8 +83,11 @@ impl DaemonError {
         match self {
             DaemonError::Node(error) => error.code(),
             DaemonError::Spec { .. } => "Function.Spec",
-            DaemonError::NoSuchVersion { .. } => "Function.VersionNotFound",
-            DaemonError::Code { .. } => "Function.CodeMissing",
+            DaemonError::Store(error) => error.code(),
+            DaemonError::Code(error) => error.code(),
+            DaemonError::State { .. } | DaemonError::Upload { .. } => "Node.Host",
+            DaemonError::Changing(_) => "Function.Changing",
+            DaemonError::Task(_) => "Node.Internal",
             DaemonError::GoingDown => "Node.Draining",
         }
     }
@@ -78,8 +96,13 @@ impl DaemonError {
     pub fn kind(&self) -> Kind {
         match self {
             DaemonError::Node(error) => kind_of(error),
-            DaemonError::Spec { .. } | DaemonError::Code { .. } => Kind::Invalid,
-            DaemonError::NoSuchVersion { .. } => Kind::NotFound,
+            DaemonError::Spec { .. } => Kind::Invalid,
+            DaemonError::Store(error) => kind_of_store(error),
+            DaemonError::Code(CodeError::Full { .. }) => Kind::Unavailable,
+            DaemonError::Code(CodeError::ZipTooLarge { .. } | CodeError::TooLarge { .. }) => Kind::TooLarge,
+            DaemonError::Code(error) if error.is_uploads() => Kind::Invalid,
+            DaemonError::Changing(_) => Kind::Conflict,
+            DaemonError::Code(_) | DaemonError::State { .. } | DaemonError::Upload { .. } | DaemonError::Task(_) => Kind::Internal,
             DaemonError::GoingDown => Kind::Unavailable,
         }
     }
@@ -103,6 +126,17 @@ pub fn kind_of(error: &NodeError) -> Kind {
         "Node.Draining" => Kind::Unavailable,
         "Sandbox.Timedout" => Kind::TimedOut,
         _ if error.is_functions() => Kind::Function,
+        _ => Kind::Internal,
+    }
+}
+
+/// What a protocol makes of an error of the store.
+fn kind_of_store(error: &StoreError) -> Kind {
+    match error {
+        StoreError::NoSuchFunction(_) | StoreError::NoSuchVersion { .. } | StoreError::NoPrevious { .. } => Kind::NotFound,
+        StoreError::Gone { .. } | StoreError::Superseded { .. } => Kind::Conflict,
+        StoreError::TooMany(_) => Kind::TooMany,
+        StoreError::Full { .. } => Kind::Unavailable,
         _ => Kind::Internal,
     }
 }

@@ -46,7 +46,7 @@ impl Daemon {
         let result = self.node().invoke(call.function, call.event, call.request_id, &mut sink).await;
         let result = result.map_err(DaemonError::from);
         self.metrics().invoked(call.function, &result);
-        let version = super::lock(&self.0.records).get(call.function).map_or(0, |r| r.version);
+        let version = super::lock(&self.0.serving).get(call.function).map_or(0, |s| s.number);
         Invoked { result, version, log_tail: sink.kept }
     }
 }

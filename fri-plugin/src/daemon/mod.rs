@@ -3,18 +3,21 @@
 pub mod deploy;
 pub mod error;
 pub mod invoke;
+mod listed;
+pub mod spec;
+mod start;
+mod tidy;
 
+use crate::code::{CodeStore, Pin};
+use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::proto;
+use crate::store::Store;
 use crate::trace::Tracer;
-use deploy::Record;
-use error::DaemonError;
-use seedtree::node::{Node, NodeConfig};
-use seedtree::runtime::Runtime;
-use std::collections::BTreeMap;
+use seedtree::node::Node;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The daemon. A handle: copies are of the same daemon.
 #[derive(Clone, Debug)]
@@ -22,15 +25,30 @@ pub struct Daemon(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    config: Config,
     node: Node,
     started: Instant,
     metrics: Metrics,
     tracer: OnceLock<Tracer>,
     ready: AtomicBool,
-    /// What is deployed, by name.
-    records: Mutex<BTreeMap<String, Record>>,
-    /// One deploy, rollback or removal of a function at a time.
-    changing: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    store: Arc<Store>,
+    code: CodeStore,
+    /// What serves, by name.
+    serving: Mutex<BTreeMap<String, Serving>>,
+    /// Names that are being deployed, rolled back or removed.
+    changing: Mutex<BTreeSet<String>>,
+}
+
+/// What the daemon keeps of a version that serves.
+#[derive(Debug)]
+struct Serving {
+    /// As in the store.
+    number: u64,
+    /// Its code and layers, which are not collected meanwhile.
+    #[expect(dead_code, reason = "held, not read")]
+    pins: Vec<Pin>,
+    /// Why its seed did not grow when it was tried last.
+    failed: Option<String>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,35 +56,19 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Daemon {
-    /// Boots the OS seed and grows the seeds of the runtimes, one after another.
-    pub async fn start(config: NodeConfig, runtimes: &[Runtime]) -> Result<Daemon, DaemonError> {
-        let node = Node::plant(config).await?;
-        tracing::info!("the OS seed is there");
-        let daemon = Daemon(Arc::new(Inner {
-            node,
-            started: Instant::now(),
-            metrics: Metrics::default(),
-            tracer: OnceLock::new(),
-            ready: AtomicBool::new(false),
-            records: Mutex::default(),
-            changing: Mutex::default(),
-        }));
-        for runtime in runtimes {
-            daemon.node().grow_language(*runtime).await?;
-            tracing::info!(runtime = runtime.name(), "a language seed is there");
-        }
-        daemon.0.ready.store(true, Ordering::Release);
-        Ok(daemon)
-    }
-
     /// The tree.
     pub fn node(&self) -> &Node {
         &self.0.node
     }
 
-    /// Whether the OS seed and the language seeds are there, so that requests can be served.
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Whether the OS seed and the language seeds are there, so that requests are served as they should be.
     pub fn is_ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire)
+        self.0.ready.load(Ordering::Acquire) && !self.0.node.is_draining()
     }
 
     /// What is counted.
@@ -85,21 +87,7 @@ impl Daemon {
     }
 
     /// Since the start.
-    pub fn uptime(&self) -> std::time::Duration {
+    pub fn uptime(&self) -> Duration {
         self.0.started.elapsed()
-    }
-
-    /// What is deployed.
-    pub fn functions(&self) -> Vec<proto::Function> {
-        lock(&self.0.records).values().map(|record| self.describe(record)).collect()
-    }
-
-    /// A deployed function.
-    pub fn function(&self, name: &str) -> Result<proto::Function, DaemonError> {
-        let records = lock(&self.0.records);
-        let record = records.get(name).ok_or_else(|| {
-            DaemonError::Node(seedtree::node::error::NodeError::NoSuchFunction(name.to_owned()))
-        })?;
-        Ok(self.describe(record))
     }
 }

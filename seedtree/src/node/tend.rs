@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 /// Time for an instance to tell what it recorded, ms.
 const RECORDED_MS: u64 = 10_000;
+/// Between two looks at a seed that is being grown.
+const LOOK: Duration = Duration::from_millis(20);
 /// First and longest pause between attempts to grow a seed again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -108,6 +110,23 @@ impl Node {
                 node.refill(&version);
             });
         }
+    }
+
+    /// Grows the seed of a function, where it has none, records its working set, and has its spares made.
+    pub async fn grow(&self, name: &str) -> Result<(), NodeError> {
+        let version = self.function(name)?;
+        while version.seed().is_none() {
+            let Some(growing) = version.begin_growing() else {
+                // Somebody else does it.
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
+            self.grow_function(&version, &mut ToLog::new(name)).await?;
+            self.train(&version).await;
+            drop(growing);
+        }
+        self.refill(&version);
+        Ok(())
     }
 
     /// Makes the spares that are missing, off the request path.

@@ -1,0 +1,114 @@
+//! From the start of the daemon until it serves, and its end.
+
+use super::error::DaemonError;
+use super::{Daemon, Inner, Serving, lock};
+use crate::code::CodeStore;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use seedtree::node::{Node, NodeConfig};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+impl Daemon {
+    /// Opens the store, boots the OS seed, and puts every stored function into service: requests are served from the levels above until
+    /// the seeds are there, which [`Daemon::grow`] sees to. `mark` is the environment by which its processes are known.
+    pub async fn start(config: Config, mark: Vec<(String, String)>) -> Result<Daemon, DaemonError> {
+        let (state, functions, limits) = (config.state.clone(), config.functions.clone(), config.code);
+        let (store, code) = blocking(move || {
+            std::fs::create_dir_all(&state).map_err(|source| DaemonError::State { path: state.clone(), source })?;
+            let store = Store::open(&state, functions.count, functions.versions)?;
+            let code = CodeStore::open(&state, limits)?;
+            code.collect(|| store.in_use())?;
+            Ok((store, code))
+        })
+        .await?;
+        let node = Node::plant(NodeConfig {
+            rootfs: config.rootfs.clone(),
+            env: config.env.clone().into_iter().collect(),
+            prefill: config.prefill,
+            fork_queue: config.fork_queue,
+            grow_timeout_ms: config.grow_timeout_ms,
+            mark,
+            ..NodeConfig::default()
+        })
+        .await?;
+        tracing::info!("the OS seed is there");
+        let daemon = Daemon(Arc::new(Inner {
+            config,
+            node,
+            started: Instant::now(),
+            metrics: Metrics::default(),
+            tracer: OnceLock::new(),
+            ready: AtomicBool::new(false),
+            store: Arc::new(store),
+            code,
+            serving: Default::default(),
+            changing: Default::default(),
+        }));
+        daemon.restore().await;
+        Ok(daemon)
+    }
+
+    /// Puts every stored function into service.
+    async fn restore(&self) {
+        for function in self.0.store.list() {
+            let version = function.current;
+            let name = version.name.clone();
+            let placed = self.placed(&version).await;
+            let served = placed.and_then(|(spec, pins)| Ok((self.node().deploy_lazily(spec)?, pins).1));
+            let (pins, failed) = match served {
+                Ok(pins) => (pins, None),
+                Err(error) => {
+                    let reason = super::error::chain(&error);
+                    tracing::error!(function = name, error = reason, "a function cannot be put into service");
+                    (Vec::new(), Some(reason))
+                }
+            };
+            lock(&self.0.serving).insert(name, Serving { number: version.number, pins, failed });
+        }
+    }
+
+    /// Grows the seeds of the runtimes, one after another; then the daemon is ready. `told` hears of each.
+    pub async fn grow_languages(&self, mut told: impl FnMut(String)) -> Result<(), DaemonError> {
+        for runtime in &self.0.config.runtimes {
+            told(format!("starting the {} runtime", runtime.name()));
+            let began = Instant::now();
+            self.node().grow_language(*runtime).await?;
+            let ms = began.elapsed().as_millis();
+            tracing::info!(runtime = runtime.name(), ms, "a language seed is there");
+        }
+        self.0.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Grows the seeds of the functions, one after another.
+    pub async fn grow_functions(&self, mut told: impl FnMut(String)) {
+        let names: Vec<String> = self.node().functions().iter().map(|v| v.spec.name.clone()).collect();
+        for (n, name) in names.iter().enumerate() {
+            told(format!("growing seed {} of {}: {name}", n + 1, names.len()));
+            if let Err(error) = self.prewarm(name).await {
+                tracing::warn!(function = name, error = super::error::chain(&error), "a function's seed did not grow");
+            }
+        }
+    }
+
+    /// Takes no more requests, and waits for those at work as long as the configuration says, or shorter. How many were given up.
+    pub async fn drain(&self, limit: Option<Duration>) -> usize {
+        let own = Duration::from_millis(self.0.config.drain_timeout_ms);
+        let limit = limit.map_or(own, |l| l.min(own));
+        let drained = tokio::time::timeout(limit, self.node().drain()).await;
+        if drained.is_ok() { 0 } else { self.node().requests() }
+    }
+}
+
+/// Runs something that blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DaemonError> + Send + 'static,
+) -> Result<T, DaemonError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(DaemonError::Task(error)),
+    }
+}

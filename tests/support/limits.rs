@@ -1,0 +1,80 @@
+//! Shortages that a test makes and takes back: no more processes, no more room on a file system.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A control group with a limit on processes, of cgroup v2 or v1. Removed when dropped.
+pub struct Pids {
+    dir: PathBuf,
+}
+
+impl Pids {
+    /// Makes one for a process; what it starts later is in it too.
+    pub fn around(pid: u32, name: &str) -> Pids {
+        let candidates = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
+        let has = |root: &str| {
+            let listed = std::fs::read_to_string(format!("{root}/cgroup.subtree_control")).unwrap_or_default();
+            listed.split_whitespace().any(|c| c == "pids") || root.ends_with("/pids")
+        };
+        let root = candidates.into_iter().find(|r| Path::new(r).join("cgroup.procs").exists() && has(r));
+        let root = root.expect("this test limits processes: it needs the pids controller of cgroup v1 or v2, and root");
+        let dir = Path::new(root).join(name);
+        std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
+        let pids = Pids { dir };
+        pids.write("cgroup.procs", &pid.to_string());
+        pids
+    }
+
+    fn write(&self, file: &str, value: &str) {
+        std::fs::write(self.dir.join(file), value).unwrap_or_else(|e| panic!("{file} in {}: {e}", self.dir.display()));
+    }
+
+    /// Allows as many threads as there are, and no more.
+    pub fn exhaust(&self) {
+        let now = std::fs::read_to_string(self.dir.join("pids.current")).unwrap_or_default();
+        self.write("pids.max", now.trim());
+    }
+
+    /// Allows any number.
+    pub fn release(&self) {
+        self.write("pids.max", "max");
+    }
+}
+
+impl Drop for Pids {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.dir.join("pids.max"), "max");
+        // It can be removed once what was in it has ended.
+        let gone = super::left::eventually(|| std::fs::remove_dir(&self.dir).is_ok());
+        if !gone && !std::thread::panicking() {
+            panic!("processes stay in {}", self.dir.display());
+        }
+    }
+}
+
+/// A file that takes all room of its file system. Removed when dropped.
+pub struct Full {
+    path: PathBuf,
+}
+
+impl Full {
+    /// Fills the file system of a directory. Only for one that the test mounted itself.
+    pub fn of(dir: &Path) -> Full {
+        let path = dir.join("filler");
+        let mut file = File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut size = 1 << 20;
+        while size > 0 {
+            if file.write_all(&vec![0; size]).is_err() {
+                size /= 2;
+            }
+        }
+        Full { path }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
