@@ -14,11 +14,13 @@ impl Pids {
     pub fn around(pid: u32, name: &str) -> Pids {
         let candidates = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
         let has = |root: &str| {
-            let listed = std::fs::read_to_string(format!("{root}/cgroup.subtree_control")).unwrap_or_default();
+            let listed =
+                std::fs::read_to_string(format!("{root}/cgroup.subtree_control")).unwrap_or_default();
             listed.split_whitespace().any(|c| c == "pids") || root.ends_with("/pids")
         };
         let root = candidates.into_iter().find(|r| Path::new(r).join("cgroup.procs").exists() && has(r));
-        let root = root.expect("this test limits processes: it needs the pids controller of cgroup v1 or v2, and root");
+        let root = root
+            .expect("this test limits processes: it needs the pids controller of cgroup v1 or v2, and root");
         let dir = Path::new(root).join(name);
         std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
         let pids = Pids { dir };
@@ -27,7 +29,8 @@ impl Pids {
     }
 
     fn write(&self, file: &str, value: &str) {
-        std::fs::write(self.dir.join(file), value).unwrap_or_else(|e| panic!("{file} in {}: {e}", self.dir.display()));
+        std::fs::write(self.dir.join(file), value)
+            .unwrap_or_else(|e| panic!("{file} in {}: {e}", self.dir.display()));
     }
 
     /// Allows as many threads as there are, and no more.

@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The function that the load calls: it gives back what it got, and says what instance it is.
-pub const PYTHON: &str =
-    "import os\nuses = 0\ndef handler(event, context):\n    global uses\n    uses += 1\n    \
+pub const PYTHON: &str = "import os\nuses = 0\ndef handler(event, context):\n    global uses\n    uses += 1\n    \
      return {'got': event, 'request': context.aws_request_id, 'uses': uses, 'random': os.urandom(8).hex()}\n";
 
 /// The same for Node.js.

@@ -107,7 +107,11 @@ impl Drop for Pending {
         // The store blocks. What is not forgotten here is at the next start.
         tokio::task::spawn_blocking(move || {
             if let Err(error) = daemon.0.store.discard(&version) {
-                tracing::warn!(function = version.name, error = super::error::chain(&error), "a failed deploy stays in the store");
+                tracing::warn!(
+                    function = version.name,
+                    error = super::error::chain(&error),
+                    "a failed deploy stays in the store"
+                );
             }
             daemon.collect();
         });

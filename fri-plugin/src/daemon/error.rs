@@ -102,7 +102,10 @@ impl DaemonError {
             DaemonError::Code(CodeError::ZipTooLarge { .. } | CodeError::TooLarge { .. }) => Kind::TooLarge,
             DaemonError::Code(error) if error.is_uploads() => Kind::Invalid,
             DaemonError::Changing(_) => Kind::Conflict,
-            DaemonError::Code(_) | DaemonError::State { .. } | DaemonError::Upload { .. } | DaemonError::Task(_) => Kind::Internal,
+            DaemonError::Code(_)
+            | DaemonError::State { .. }
+            | DaemonError::Upload { .. }
+            | DaemonError::Task(_) => Kind::Internal,
             DaemonError::GoingDown => Kind::Unavailable,
         }
     }
@@ -133,7 +136,9 @@ pub fn kind_of(error: &NodeError) -> Kind {
 /// What a protocol makes of an error of the store.
 fn kind_of_store(error: &StoreError) -> Kind {
     match error {
-        StoreError::NoSuchFunction(_) | StoreError::NoSuchVersion { .. } | StoreError::NoPrevious { .. } => Kind::NotFound,
+        StoreError::NoSuchFunction(_) | StoreError::NoSuchVersion { .. } | StoreError::NoPrevious { .. } => {
+            Kind::NotFound
+        }
         StoreError::Gone { .. } | StoreError::Superseded { .. } => Kind::Conflict,
         StoreError::TooMany(_) => Kind::TooMany,
         StoreError::Full { .. } => Kind::Unavailable,

@@ -24,7 +24,12 @@ pub fn runtime_named(name: &str) -> Result<Runtime, DaemonError> {
 }
 
 /// A number in its bounds; 0 takes the default.
-fn bounded(field: &'static str, n: u64, default: u64, allowed: RangeInclusive<u64>) -> Result<u64, DaemonError> {
+fn bounded(
+    field: &'static str,
+    n: u64,
+    default: u64,
+    allowed: RangeInclusive<u64>,
+) -> Result<u64, DaemonError> {
     let n = if n == 0 { default } else { n };
     let outside = || format!("{n} is not between {} and {}", allowed.start(), allowed.end());
     if allowed.contains(&n) { Ok(n) } else { Err(refuse(field, outside())) }
@@ -57,7 +62,11 @@ pub fn checked(spec: &proto::FunctionSpec, limits: &Functions) -> Result<Spec, D
     let runtime = runtime_named(&spec.runtime)?;
     let text = |field, text: &str, most: usize| {
         let fine = text.len() <= most && !text.contains('\0');
-        if fine { Ok(text.to_owned()) } else { Err(refuse(field, format!("at most {most} bytes, none of them 0"))) }
+        if fine {
+            Ok(text.to_owned())
+        } else {
+            Err(refuse(field, format!("at most {most} bytes, none of them 0")))
+        }
     };
     let env_bytes: usize = spec.env.iter().map(|(n, v)| n.len() + v.len()).sum();
     if wide(env_bytes) > limits.env_bytes {
@@ -65,7 +74,10 @@ pub fn checked(spec: &proto::FunctionSpec, limits: &Functions) -> Result<Spec, D
     }
     for (name, value) in &spec.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(refuse("env", format!("'{}' is no name or value of an environment", name.escape_debug())));
+            return Err(refuse(
+                "env",
+                format!("'{}' is no name or value of an environment", name.escape_debug()),
+            ));
         }
     }
     let warm = if spec.warm_event.is_empty() {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 impl Daemon {
     /// Opens the store, boots the OS seed, and puts every stored function into service: requests are served from the levels above until
-    /// the seeds are there, which [`Daemon::grow`] sees to. `mark` is the environment by which its processes are known.
+    /// the seeds are there, which [`Daemon::grow_functions`] sees to. `mark` is the environment by which its processes are known.
     pub async fn start(config: Config, mark: Vec<(String, String)>) -> Result<Daemon, DaemonError> {
         let (state, functions, limits) = (config.state.clone(), config.functions.clone(), config.code);
         let (store, code) = blocking(move || {
-            std::fs::create_dir_all(&state).map_err(|source| DaemonError::State { path: state.clone(), source })?;
+            std::fs::create_dir_all(&state)
+                .map_err(|source| DaemonError::State { path: state.clone(), source })?;
             let store = Store::open(&state, functions.count, functions.versions)?;
             let code = CodeStore::open(&state, limits)?;
             code.collect(|| store.in_use())?;
@@ -89,7 +90,11 @@ impl Daemon {
         for (n, name) in names.iter().enumerate() {
             told(format!("growing seed {} of {}: {name}", n + 1, names.len()));
             if let Err(error) = self.prewarm(name).await {
-                tracing::warn!(function = name, error = super::error::chain(&error), "a function's seed did not grow");
+                tracing::warn!(
+                    function = name,
+                    error = super::error::chain(&error),
+                    "a function's seed did not grow"
+                );
             }
         }
     }
