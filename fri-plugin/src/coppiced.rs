@@ -3,6 +3,7 @@
 use crate::config::{self, Config};
 use crate::daemon::Daemon;
 use crate::daemon::error::chain;
+use crate::daemon::start::Sandboxes;
 use crate::{fri, gateway};
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -89,7 +90,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             _ = stop.1.recv() => {}
         }
     };
-    let daemon = Daemon::start(config, Vec::new()).await?;
+    let daemon = Daemon::start(config, Sandboxes::default()).await?;
     let gateway = gateway::start(&daemon, daemon.config()).await?;
     let served = fri::start::start(&daemon, daemon.config())?;
     tokio::select! {
@@ -105,17 +106,22 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         async move { daemon.grow_functions(|step| tracing::info!("{step}")).await }
     });
     stopped().await;
-    gateway.stop().await;
     tracing::info!("going down: waiting for the requests at work");
     functions.abort();
     tokio::select! {
-        given_up = daemon.drain(None) => {
+        given_up = go_down(daemon, gateway, served) => {
             if given_up > 0 {
                 tracing::warn!(given_up, "requests were given up");
             }
         }
         () = stopped() => tracing::warn!("told twice: going down at once"),
     }
-    served.stop().await;
     Ok(())
+}
+
+/// Ends in order; how many requests were given up.
+async fn go_down(daemon: Daemon, gateway: gateway::Running, served: fri::start::Served) -> usize {
+    let given_up = tokio::join!(daemon.drain(None), gateway.stop()).0;
+    served.stop().await;
+    given_up
 }

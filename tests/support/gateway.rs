@@ -1,12 +1,14 @@
 //! A daemon in the test's own process with a gateway, for tests that look at HTTP.
 
+use crate::support::fresh_dir;
 use crate::support::http::Client;
 use crate::support::left::{eventually, marked};
+use fri_plugin::config::Config;
 use fri_plugin::daemon::Daemon;
 use fri_plugin::daemon::deploy::{Deployment, Progress, Source};
+use fri_plugin::daemon::start::Sandboxes;
 use fri_plugin::gateway::{Limits, serve};
 use fri_plugin::proto::FunctionSpec;
-use seedtree::node::NodeConfig;
 use seedtree::runtime::Runtime;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -46,12 +48,19 @@ fn or(text: String, default: &str) -> String {
 pub fn with_gateway(limits: Limits, test: impl FnOnce(&Gateway)) {
     let mark = format!("gateway-{}-{:?}", std::process::id(), std::thread::current().id());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let config = NodeConfig {
+    let state = fresh_dir("gateway-state");
+    let config = Config {
+        state: state.path().join("state"),
+        run: state.path().join("run"),
+        runtimes: vec![Runtime::Python],
+        ..Config::default()
+    };
+    let sandboxes = Sandboxes {
         exe: env!("CARGO_BIN_EXE_coppice").into(),
         mark: vec![("COPPICE_TEST_MARK".into(), mark.clone())],
-        ..NodeConfig::default()
     };
-    let daemon = runtime.block_on(Daemon::start(config, &[Runtime::Python])).unwrap();
+    let daemon = runtime.block_on(Daemon::start(config, sandboxes)).unwrap();
+    runtime.block_on(daemon.grow_languages(|_| {})).unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

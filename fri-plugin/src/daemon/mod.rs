@@ -5,7 +5,7 @@ pub mod error;
 pub mod invoke;
 mod listed;
 pub mod spec;
-mod start;
+pub mod start;
 mod tidy;
 
 use crate::code::{CodeStore, Pin};

@@ -7,14 +7,30 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use seedtree::node::{Node, NodeConfig};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+/// How the sandbox processes of a daemon are made.
+#[derive(Clone, Debug)]
+pub struct Sandboxes {
+    /// A binary that calls [`seedtree::sandbox::run_if_asked`] first. By default this process's own.
+    pub exe: PathBuf,
+    /// Environment by which they are known for this daemon's.
+    pub mark: Vec<(String, String)>,
+}
+
+impl Default for Sandboxes {
+    fn default() -> Self {
+        Sandboxes { exe: NodeConfig::default().exe, mark: Vec::new() }
+    }
+}
 
 impl Daemon {
     /// Opens the store, boots the OS seed, and puts every stored function into service: requests are served from the levels above until
-    /// the seeds are there, which [`Daemon::grow_functions`] sees to. `mark` is the environment by which its processes are known.
-    pub async fn start(config: Config, mark: Vec<(String, String)>) -> Result<Daemon, DaemonError> {
+    /// the seeds are there, which [`Daemon::grow_functions`] sees to.
+    pub async fn start(config: Config, sandboxes: Sandboxes) -> Result<Daemon, DaemonError> {
         let (state, functions, limits) = (config.state.clone(), config.functions.clone(), config.code);
         let (store, code) = blocking(move || {
             std::fs::create_dir_all(&state)
@@ -31,7 +47,8 @@ impl Daemon {
             prefill: config.prefill,
             fork_queue: config.fork_queue,
             grow_timeout_ms: config.grow_timeout_ms,
-            mark,
+            exe: sandboxes.exe,
+            mark: sandboxes.mark,
             ..NodeConfig::default()
         })
         .await?;
