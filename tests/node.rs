@@ -151,6 +151,8 @@ fn what_dies_is_told_and_grown_again() {
         // The function's seed dies: requests go to the language's, and a new one is grown.
         let seed = node.function("f").unwrap().seed().unwrap();
         signal(seed.pid(), rustix::process::Signal::KILL);
+        // A request that it has got meanwhile would fail: it might have been begun.
+        until("it is known to be gone", || seed.is_gone()).await;
         drop(seed);
         let served = call(&node, "f", &json!(1)).await.unwrap();
         assert_eq!((result(&served), served.level), (json!(1), 1));

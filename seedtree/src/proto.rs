@@ -40,7 +40,7 @@ pub enum Step {
 /// What a fork is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// Do the steps, then pause and wait for fork requests.
+    /// Do the steps, then pause and wait for fork requests. Without steps it is the same as the seed that it comes from.
     Seed,
     /// Do the steps, give the last answer, and end.
     Instance,

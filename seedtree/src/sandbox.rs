@@ -147,6 +147,8 @@ impl Process {
         let mut phases = Phases { clone: born.saturating_sub(received), ..Phases::default() };
         self.redirect(&stderr);
         let outcome = match spec.role {
+            // As it is: a second seed of the same.
+            Role::Seed if spec.steps.is_empty() => Ok(None),
             Role::Spare => self.serve_as_spare(&spec, &mut phases),
             Role::Seed | Role::Instance => self.steps(&spec, fds, &stderr, &mut phases),
         };
@@ -156,7 +158,9 @@ impl Process {
                     if let Some(bytes) = answer {
                         let _ = send(&self.channel, &Event::Answer { bytes, phases }, &[]);
                     }
-                    self.working_set = None;
+                    if !spec.steps.is_empty() {
+                        self.working_set = None;
+                    }
                     return End::Wait;
                 }
                 let bytes = answer.unwrap_or_default();

@@ -28,16 +28,24 @@ impl AsyncChannel {
         Ok(AsyncChannel { channel: Channel { socket: socket.map_err(|e| socket_error(&e))? } })
     }
 
+    /// Does a step when there is room.
+    async fn when_writable<T>(
+        &self,
+        mut step: impl FnMut(&Channel<UnixStream>) -> Result<T, ChannelError>,
+    ) -> Result<T, ChannelError> {
+        // Most often there is: the call itself tells.
+        match step(&self.channel) {
+            Err(error) if error.would_block() => self.when(Interest::WRITABLE, step).await,
+            other => other,
+        }
+    }
+
+    /// Does a step when the runtime has been told that it can be done, and costs no call of the host before.
     async fn when<T>(
         &self,
         interest: Interest,
         mut step: impl FnMut(&Channel<UnixStream>) -> Result<T, ChannelError>,
     ) -> Result<T, ChannelError> {
-        // Most often there is room, or an answer: the call itself tells.
-        match step(&self.channel) {
-            Err(error) if error.would_block() => {}
-            other => return other,
-        }
         let socket = &self.channel.socket;
         loop {
             socket.ready(interest).await.map_err(|e| socket_error(&e))?;
@@ -62,11 +70,9 @@ impl AsyncChannel {
     /// Sends a message with descriptors. Not to be dropped half-way: the peer would wait for the rest.
     pub async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let body = postcard::to_allocvec(message).map_err(|_| ChannelError::Malformed)?;
-        let mut done =
-            self.when(Interest::WRITABLE, |c| c.send_first(&body, fds, SendFlags::DONTWAIT)).await?;
+        let mut done = self.when_writable(|c| c.send_first(&body, fds, SendFlags::DONTWAIT)).await?;
         while done < body.len() {
-            done +=
-                self.when(Interest::WRITABLE, |c| c.send_more(&body[done..], SendFlags::DONTWAIT)).await?;
+            done += self.when_writable(|c| c.send_more(&body[done..], SendFlags::DONTWAIT)).await?;
         }
         Ok(())
     }

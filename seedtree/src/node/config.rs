@@ -1,6 +1,9 @@
 //! What a node is run with.
 
+use crate::reclaim::Policy;
+use crate::reclaim::policies::Benefit;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a node is run with.
 #[derive(Clone, Debug)]
@@ -23,6 +26,14 @@ pub struct NodeConfig {
     pub grow_timeout_ms: u64,
     /// Grow seeds at a lower priority of the processor, where it may be raised back (CAP_SYS_NICE, or RLIMIT_NICE). On by default.
     pub grow_nicely: bool,
+    /// Further seeds that a function may have where one cannot fork fast enough. 2 by default.
+    pub replicas: usize,
+    /// How often it is looked whether further seeds are still needed, ms. 30 s by default.
+    pub replica_idle_ms: u64,
+    /// Which functions' seeds go when memory is short, and which come back. By default the time that a seed saves, per byte.
+    pub policy: Arc<dyn Policy>,
+    /// Half-life of functions' rates of requests, s. 10 minutes by default.
+    pub rate_half_life_s: f64,
     /// Instances that clients may own at once ([`super::Node::fork_ahead`]). 64 by default.
     pub owned: usize,
     /// Time without a request after which an instance that a client owns is ended, ms. 10 minutes by default.
@@ -42,6 +53,10 @@ impl Default for NodeConfig {
             fork_timeout_ms: 10_000,
             grow_timeout_ms: 60_000,
             grow_nicely: true,
+            replicas: 2,
+            replica_idle_ms: 30_000,
+            policy: Arc::new(Benefit),
+            rate_half_life_s: 600.0,
             owned: 64,
             owned_idle_ms: 600_000,
             mark: Vec::new(),

@@ -38,7 +38,7 @@ impl Node {
         let mut grown = Instance::new("os".into(), 0, false, Forked { channel, process }, output);
         self.slow_down(&grown);
         grown.ready(what, config.grow_timeout_ms, &mut Nowhere).await?;
-        let seed = self.seed_of(0, "os", grown)?;
+        let seed = self.seed_of(0, "os", grown).await?;
         *lock(&self.0.os) = Some(seed);
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Node {
         self.slow_down(&grown);
         let mut log = ToLog::new(runtime.name());
         grown.ready(&what, config.grow_timeout_ms, &mut log).await?;
-        let seed = self.seed_of(1, runtime.name(), grown)?;
+        let seed = self.seed_of(1, runtime.name(), grown).await?;
         lock(&self.0.languages).insert(runtime, seed);
         Ok(())
     }
@@ -90,17 +90,20 @@ impl Node {
         (spec.memory, spec.cpus) = (Some(function.memory), Some(function.cpus));
         let mut grown = self.start(&what, &parent, spec, fds, false).await?;
         self.slow_down(&grown);
-        match grown.answer(timeout_ms, printed).await?.reply {
+        let answer = grown.answer(timeout_ms, printed).await?;
+        version.worth.grown(answer.phases.run);
+        match answer.reply {
             Reply::Imported | Reply::Result(_) => {}
             Reply::Error(error) => return Err(NodeError::Import(error)),
             Reply::Malformed => return Err(NodeError::Protocol),
         }
         grown.ready(&what, timeout_ms, printed).await?;
-        version.set_seed(Some(self.seed_of(2, &version.spec.name, grown)?));
+        let seed = self.seed_of(2, &version.spec.name, grown).await?;
+        version.set_seed(Some(seed));
         Ok(())
     }
 
-    fn seed_spec(&self, steps: Vec<Step>) -> ForkSpec {
+    pub(super) fn seed_spec(&self, steps: Vec<Step>) -> ForkSpec {
         ForkSpec {
             id: self.next_id(),
             role: Role::Seed,
@@ -143,12 +146,21 @@ impl Node {
     }
 
     /// A process that has become a seed. Its children inherit its priority.
-    fn seed_of(&self, level: u8, name: &str, grown: Instance) -> Result<Arc<NodeSeed>, NodeError> {
+    pub(super) async fn seed_of(
+        &self,
+        level: u8,
+        name: &str,
+        grown: Instance,
+    ) -> Result<Arc<NodeSeed>, NodeError> {
+        // While it has no children: what it holds alone stays the same, because it never runs again.
+        let pid = grown.pid();
+        let usage = tokio::task::spawn_blocking(move || crate::memory::usage(pid)).await.ok().flatten();
         if let Some(priority) = self.0.priority {
             priority.raise(grown.pid()).map_err(NodeError::Host)?;
         }
+        let own = usage.map_or(0, |u| u.private_kib * 1024);
         let ground = self.0.ground.clone();
-        Ok(Arc::new(NodeSeed::new(level, name.to_owned(), grown.into_forked(), ground)))
+        Ok(Arc::new(NodeSeed::new(level, name.to_owned(), own, grown.into_forked(), ground)))
     }
 
     /// The living OS seed.

@@ -55,7 +55,9 @@ pub struct Instance {
 /// The pipe for an instance's stdout and stderr: the guest's end, and ours.
 pub fn output_pipe() -> std::io::Result<(Arc<OwnedFd>, pipe::Receiver)> {
     let (reader, writer) = std::io::pipe()?;
-    let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+    // Our end only: the other belongs to the guest. That it is a pipe's need not be checked.
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    let reader = pipe::Receiver::from_owned_fd_unchecked(OwnedFd::from(reader))?;
     Ok((Arc::new(OwnedFd::from(writer)), reader))
 }
 

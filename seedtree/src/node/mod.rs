@@ -17,11 +17,15 @@ mod owned;
 pub mod planter;
 mod priority;
 pub mod process;
+mod replicas;
 pub mod seed;
 mod serve;
+mod shrink;
 mod tend;
 pub mod version;
+mod worth;
 
+use crate::reclaim::Rates;
 use crate::runtime::Runtime;
 use error::NodeError;
 use listed::Working;
@@ -42,6 +46,7 @@ pub use config::NodeConfig;
 pub use deploy::Prepared;
 pub use listed::{Listed, State};
 pub use serve::{Call, Served};
+pub use shrink::{Dropped, Reclaimed};
 
 #[derive(Debug)]
 struct Inner {
@@ -49,6 +54,7 @@ struct Inner {
     root: Arc<OwnedFd>,
     ground: Ground,
     priority: Option<Priority>,
+    rates: Rates,
     os: Mutex<Option<Arc<NodeSeed>>>,
     languages: Mutex<BTreeMap<Runtime, Arc<NodeSeed>>>,
     functions: RwLock<BTreeMap<String, Arc<Version>>>,
@@ -56,6 +62,8 @@ struct Inner {
     retired: Mutex<Vec<Weak<Version>>>,
     working: Mutex<BTreeMap<String, Working>>,
     owned: Mutex<BTreeMap<String, Owned>>,
+    /// This process.
+    pid: u32,
     forks: AtomicU64,
     versions: AtomicU64,
     /// Requests that were let in and are not answered.
@@ -95,12 +103,14 @@ impl Node {
             root: Arc::new(root),
             ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
             priority: config.grow_nicely.then(Priority::find).flatten(),
+            rates: Rates::new(config.rate_half_life_s),
             os: Mutex::default(),
             languages: Mutex::default(),
             functions: RwLock::default(),
             retired: Mutex::default(),
             working: Mutex::default(),
             owned: Mutex::default(),
+            pid: std::process::id(),
             forks: AtomicU64::new(0),
             versions: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
@@ -143,7 +153,7 @@ impl Node {
     pub fn seeds(&self) -> Vec<Arc<NodeSeed>> {
         let mut seeds: Vec<Arc<NodeSeed>> = lock(&self.0.os).iter().cloned().collect();
         seeds.extend(lock(&self.0.languages).values().cloned());
-        seeds.extend(self.versions().iter().filter_map(|f| f.seed()));
+        seeds.extend(self.versions().iter().flat_map(|f| f.seeds()));
         seeds.retain(|s| !s.is_gone());
         seeds
     }
@@ -201,7 +211,7 @@ impl Node {
 
     fn next_id(&self) -> String {
         let n = self.0.forks.fetch_add(1, Ordering::Relaxed) + 1;
-        format!("{}-{n}", std::process::id())
+        format!("{}-{n}", self.0.pid)
     }
 }
 

@@ -137,8 +137,8 @@ impl Node {
                 return Err(error);
             }
         };
-        version.count_request();
         let started = now();
+        version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started - arrived);
         let command = version.function.invoke_command(call.event, call.request_id, timeout_ms);
         instance.give(command, timeout_ms).await?;

@@ -9,14 +9,14 @@ use crate::proto::{Event, ForkSpec, Request};
 use crate::sandbox::now;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 /// Fork requests that a seed has in its socket at once: it finds the next one there when it has done one.
-const UNDER_WAY: usize = 4;
+pub(super) const UNDER_WAY: usize = 4;
 /// Time for what a killed seed had said before its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -74,12 +74,15 @@ pub struct NodeSeed {
     pub name: String,
     /// Since when it is ready, CLOCK_MONOTONIC, ns.
     pub born: u64,
+    /// What it holds beyond the seed that it came from, bytes.
+    pub own: u64,
     /// Forks that were asked of it.
     pub forks: AtomicU64,
     /// Forks that it refused because its queue was full.
     pub refused: AtomicU64,
     /// Forks that failed otherwise.
     pub failed: AtomicU64,
+    pending: AtomicUsize,
     process: Arc<Process>,
     jobs: mpsc::Sender<Job>,
     gone: Arc<AtomicBool>,
@@ -88,7 +91,7 @@ pub struct NodeSeed {
 
 impl NodeSeed {
     /// Takes over a process that has said that it is ready.
-    pub(crate) fn new(level: u8, name: String, forked: Forked, ground: Ground) -> NodeSeed {
+    pub(crate) fn new(level: u8, name: String, own: u64, forked: Forked, ground: Ground) -> NodeSeed {
         let (jobs, queue) = mpsc::channel(ground.queue.max(1));
         let gone = Arc::new(AtomicBool::new(false));
         let process = Arc::new(forked.process);
@@ -107,8 +110,21 @@ impl NodeSeed {
                 lost.notify_one();
             }
         });
-        let (forks, refused, failed) = Default::default();
-        NodeSeed { level, name, born: now(), forks, refused, failed, process, jobs, gone, ground }
+        let (forks, refused, failed, pending) = Default::default();
+        NodeSeed {
+            level,
+            name,
+            born: now(),
+            own,
+            forks,
+            refused,
+            failed,
+            pending,
+            process,
+            jobs,
+            gone,
+            ground,
+        }
     }
 
     /// Its process on the host.
@@ -126,6 +142,11 @@ impl NodeSeed {
         self.jobs.max_capacity() - self.jobs.capacity()
     }
 
+    /// Forks that wait or are under way.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     /// Time since it is ready, ns.
     pub fn age(&self) -> u64 {
         now().saturating_sub(self.born)
@@ -133,7 +154,9 @@ impl NodeSeed {
 
     /// Asks for a fork. The descriptors are the child's stderr, then what its steps need.
     pub async fn fork(&self, spec: ForkSpec, fds: Vec<Arc<OwnedFd>>) -> Result<Forked, ForkError> {
+        let pending = Pending::begin(&self.pending);
         let result = self.fork_uncounted(spec, fds).await;
+        drop(pending);
         match &result {
             Ok(_) => {}
             Err(ForkError::Overloaded(_)) => _ = self.refused.fetch_add(1, Ordering::Relaxed),
@@ -172,6 +195,22 @@ impl NodeSeed {
         let job = Job { request: Request::WorkingSet(set), fds: Vec::new(), theirs: None, answer: None };
         // A seed that is gone needs none.
         let _ = self.jobs.send(job).await;
+    }
+}
+
+/// Counts a fork for as long as somebody waits for it.
+struct Pending<'a>(&'a AtomicUsize);
+
+impl<'a> Pending<'a> {
+    fn begin(count: &'a AtomicUsize) -> Pending<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Pending(count)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -214,6 +253,7 @@ impl Driver {
         let mut watched = false;
         while open || !self.waiting.is_empty() {
             tokio::select! {
+                biased;
                 job = queue.recv(), if open && self.waiting.len() < UNDER_WAY => match job {
                     Some(job) => self.give(job).await?,
                     None => open = false,

@@ -100,8 +100,8 @@ impl Node {
         let _admitted = self.let_in()?;
         let arrived = now();
         let _turn = version.turn(call.limit_ms(&version, 0)).await?;
-        version.count_request();
         let started = now();
+        version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started.saturating_sub(arrived));
         let (instance, record, answer) = loop {
             let (mut instance, record) = self.instance(&version, call, timeout_ms).await?;
@@ -120,6 +120,7 @@ impl Node {
             }
         };
         let served = Served::new(&instance, answer, arrived, started);
+        version.worth.answered(served.level == 2, served.total);
         self.done_with(&version, instance, record);
         self.after(&version);
         if served.reply == Reply::Imported { Err(NodeError::Protocol) } else { Ok(served) }
@@ -194,9 +195,9 @@ impl Node {
     }
 
     /// The seed of a level that fits, and what its child has to do before the request.
-    fn way_from(&self, version: &Version, level: u8, what: &str) -> Option<(Arc<NodeSeed>, Plan)> {
+    fn way_from(&self, version: &Arc<Version>, level: u8, what: &str) -> Option<(Arc<NodeSeed>, Plan)> {
         match level {
-            2 => version.seed().map(|s| (s, (Vec::new(), Vec::new()))),
+            2 => self.least_busy(version).map(|s| (s, (Vec::new(), Vec::new()))),
             1 => self.language_seed(version.spec.runtime).map(|s| (s, self.plan_from_language(version))),
             _ => self.os_seed(what).ok().map(|s| (s, self.plan_from_os(version))),
         }

@@ -7,6 +7,7 @@ use super::serve::Call;
 use super::version::{Training, Version};
 use super::{Inner, Node};
 use crate::proto::Role;
+use crate::sandbox::now;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,6 +39,7 @@ pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
 impl Node {
     async fn regrow_shared(&self) -> Result<(), NodeError> {
         self.grow_os().await?;
+        self.versions().iter().for_each(|version| version.forget_gone());
         for runtime in self.languages() {
             self.grow_language(runtime).await?;
         }
@@ -65,9 +67,13 @@ impl Node {
     /// Gives the seed what an instance has recorded.
     async fn take_working_set(&self, version: &Version, instance: &mut Instance, training: Training) {
         let set = instance.measures(RECORDED_MS).await.and_then(|m| m.working_set);
-        let (Some(set), Some(seed)) = (set, version.seed()) else { return };
-        seed.set_working_set(set).await;
-        training.done();
+        let (Some(set), seeds) = (set, version.seeds()) else { return };
+        for seed in &seeds {
+            seed.set_working_set(set.clone()).await;
+        }
+        if !seeds.is_empty() {
+            training.done();
+        }
     }
 
     /// Records the working set with the function's own event for warming up, where it has one.
@@ -95,7 +101,12 @@ impl Node {
         }
         if version.seed().is_some() {
             self.refill(version);
-        } else if let Some(growing) = version.begin_growing() {
+            return;
+        }
+        if !self.0.config.policy.wants(version.worth.rate(self.0.rates, now())) {
+            return;
+        }
+        if let Some(growing) = version.begin_growing() {
             let (node, version) = (self.clone(), version.clone());
             tokio::spawn(async move {
                 let mut log = ToLog::new(&version.spec.name);

@@ -4,7 +4,10 @@ use super::error::NodeError;
 use super::function::{Code, FunctionSpec};
 use super::instance::Instance;
 use super::lock;
+use super::replicas::Load;
 use super::seed::NodeSeed;
+use super::worth::Worth;
+use crate::reclaim::Rates;
 use crate::runtime::Function;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -32,8 +35,11 @@ pub struct Version {
     pub requests: AtomicU64,
     /// Requests that found the queue full, or waited too long in it.
     pub refused: AtomicU64,
-    /// Its seed; `None` while it is being grown, and after it was reclaimed.
-    seed: Mutex<Option<Arc<NodeSeed>>>,
+    /// What its seed is worth.
+    pub(crate) worth: Worth,
+    /// None while one is being grown, and after it was reclaimed; several where one cannot fork fast enough.
+    seeds: Mutex<Vec<Arc<NodeSeed>>>,
+    pub(super) load: Load,
     spares: Mutex<VecDeque<Instance>>,
     kept: Mutex<VecDeque<Instance>>,
     making: AtomicUsize,
@@ -49,7 +55,7 @@ impl Version {
     /// A version without a seed.
     pub(crate) fn new(number: u64, spec: FunctionSpec, function: Function, code: Code) -> Version {
         let turns = Arc::new(Semaphore::new(spec.concurrency.clamp(1, Semaphore::MAX_PERMITS)));
-        let (requests, refused, seed, spares, kept, making) = Default::default();
+        let (requests, refused, worth, seeds, load, spares, kept, making) = Default::default();
         let (growing, waiting, users, retired) = Default::default();
         let training = AtomicU8::new(UNTRAINED);
         Version {
@@ -59,7 +65,9 @@ impl Version {
             code,
             requests,
             refused,
-            seed,
+            worth,
+            seeds,
+            load,
             spares,
             kept,
             making,
@@ -72,17 +80,49 @@ impl Version {
         }
     }
 
-    /// Its seed, where it has a living one.
+    /// Its seed, where it has a living one; of several that with the fewest forks to do.
     pub fn seed(&self) -> Option<Arc<NodeSeed>> {
-        lock(&self.seed).as_ref().filter(|s| !s.is_gone()).cloned()
+        lock(&self.seeds).iter().filter(|s| !s.is_gone()).min_by_key(|s| s.pending()).cloned()
+    }
+
+    /// Its seeds.
+    pub fn seeds(&self) -> Vec<Arc<NodeSeed>> {
+        lock(&self.seeds).iter().filter(|s| !s.is_gone()).cloned().collect()
+    }
+
+    /// Adds a seed that was forked from `of`, where that is still one of this version's.
+    pub(super) fn add_seed(&self, seed: Arc<NodeSeed>, of: &Arc<NodeSeed>) {
+        let mut seeds = lock(&self.seeds);
+        if seeds.iter().any(|s| Arc::ptr_eq(s, of)) {
+            seeds.push(seed);
+        }
+    }
+
+    /// Takes away the seed that came last, unless it is the only one; how many are left.
+    pub(super) fn drop_seed(&self) -> usize {
+        let mut seeds = lock(&self.seeds);
+        let last = if seeds.len() > 1 { seeds.pop() } else { None };
+        let left = seeds.len();
+        drop(seeds);
+        drop(last);
+        left
+    }
+
+    /// Forgets seeds that have died.
+    pub(super) fn forget_gone(&self) {
+        let mut seeds = lock(&self.seeds);
+        let (living, gone): (Vec<_>, Vec<_>) = seeds.drain(..).partition(|s| !s.is_gone());
+        *seeds = living;
+        drop(seeds);
+        drop(gone);
     }
 
     /// Gives it a seed, or takes its seed away; what was forked ahead from the old one goes too. A version that has retired takes none.
     pub(crate) fn set_seed(&self, seed: Option<Arc<NodeSeed>>) {
-        let mut present = lock(&self.seed);
+        let mut present = lock(&self.seeds);
         // Asked with the lock held: who retires it takes the seed away afterwards.
         let seed = seed.filter(|_| !self.is_retired());
-        let old = std::mem::replace(&mut *present, seed);
+        let old = std::mem::replace(&mut *present, seed.into_iter().collect());
         self.training.store(UNTRAINED, Ordering::Release);
         let spares = std::mem::take(&mut *lock(&self.spares));
         drop(present);
@@ -117,8 +157,8 @@ impl Version {
 
     /// Adds a spare of `seed`; one of another seed than the present is of no use.
     pub(crate) fn put_spare(&self, spare: Instance, seed: &Arc<NodeSeed>) {
-        let present = lock(&self.seed);
-        if present.as_ref().is_some_and(|now| Arc::ptr_eq(now, seed)) && !self.is_retired() {
+        let present = lock(&self.seeds);
+        if present.iter().any(|now| Arc::ptr_eq(now, seed)) && !self.is_retired() {
             lock(&self.spares).push_back(spare);
         }
     }
@@ -224,8 +264,9 @@ impl Version {
         (!self.is_retired()).then_some(user)
     }
 
-    pub(crate) fn count_request(&self) {
+    pub(crate) fn count_request(&self, rates: Rates, now: u64) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.worth.requested(rates, now);
     }
 
     /// Waits for a turn: at most [`FunctionSpec::queue`] requests do, and none longer than `limit_ms`.
@@ -331,67 +372,4 @@ impl Drop for Queued<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::function::tests::spec;
-    use super::*;
-    use crate::runtime::Runtime;
-    use std::os::fd::OwnedFd;
-
-    fn version() -> Arc<Version> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("app.py"), "").unwrap();
-        let spec = spec(Runtime::Python, "app.handler", dir.path());
-        let function = spec.function().unwrap();
-        let task = Arc::new(OwnedFd::from(std::fs::File::open(dir.path()).unwrap()));
-        Arc::new(Version::new(1, spec, function, Code { task, layers: None }))
-    }
-
-    #[tokio::test]
-    async fn the_queue_has_a_bound_and_a_time() {
-        let version = version();
-        let first = version.turn(50).await.unwrap();
-        let second = tokio::spawn({
-            let version = version.clone();
-            async move { version.turn(50).await.map(|_| ()) }
-        });
-        while version.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert!(matches!(version.turn(50).await, Err(NodeError::TooManyRequests { .. })));
-        assert!(matches!(second.await.unwrap(), Err(NodeError::WaitedTooLong(50))));
-        assert_eq!((version.waiting(), version.running()), (0, 1));
-        assert_eq!(version.refused.load(Ordering::Relaxed), 2);
-        drop(first);
-        assert!(version.turn(50).await.is_ok());
-        // Who records the working set may be given up; then the next one does.
-        let training = version.begin_training().unwrap();
-        assert!(version.begin_training().is_none());
-        drop(training);
-        version.begin_training().unwrap().done();
-        assert!(version.is_trained() && version.begin_training().is_none());
-    }
-
-    #[test]
-    fn a_retired_version_takes_no_one_in() {
-        let version = version();
-        let user = version.enter().unwrap();
-        version.retire();
-        assert!(version.enter().is_none() && version.is_used());
-        drop(user);
-        assert!(!version.is_used());
-    }
-
-    #[test]
-    fn one_grows_a_seed_and_spares_are_counted() {
-        let version = version();
-        let growing = version.begin_growing().unwrap();
-        assert!(version.begin_growing().is_none() && version.is_growing());
-        drop(growing);
-        assert!(version.begin_growing().is_some());
-        let first = version.begin_making(2).unwrap();
-        let second = version.begin_making(2).unwrap();
-        assert!(version.begin_making(2).is_none());
-        drop((first, second));
-        assert_eq!(version.making(), 0);
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ pub struct Candidate {
 }
 
 /// Decides which seeds go.
-pub trait Policy: Send + std::fmt::Debug {
+pub trait Policy: Send + Sync + std::fmt::Debug {
     /// Its name, as in a configuration.
     fn name(&self) -> &'static str;
 

@@ -12,7 +12,7 @@ fn seed(fork_timeout_ms: u64) -> (Channel, Arc<NodeSeed>) {
     let ground = Ground { queue: 16, fork_timeout_ms, reaper: reaper.clone(), planter, lost: Arc::default() };
     let forked =
         Forked { channel: AsyncChannel::new(ours).unwrap(), process: Process::new(sleeper(), reaper) };
-    (theirs, Arc::new(NodeSeed::new(2, "played".into(), forked, ground)))
+    (theirs, Arc::new(NodeSeed::new(2, "played".into(), 0, forked, ground)))
 }
 
 fn spec() -> ForkSpec {

@@ -1,0 +1,107 @@
+//! Reclaiming memory: functions' seeds that are not worth it go, under the node's policy, and come back when they are asked for.
+
+use super::Node;
+use super::version::Version;
+use crate::memory::{Usage, usage};
+use crate::reclaim::{Candidate, victims};
+use crate::sandbox::now;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A function whose seed, spares and kept instances went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropped {
+    /// Its name.
+    pub function: String,
+    /// Number of its version.
+    pub version: u64,
+    /// What the policy knew of it.
+    pub known: Candidate,
+}
+
+/// What was reclaimed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reclaimed {
+    /// What all sandboxes held before, bytes (proportional set size).
+    pub held: u64,
+    /// What went, in this order.
+    pub dropped: Vec<Dropped>,
+}
+
+impl Version {
+    /// Processes of its spares and kept instances.
+    fn idle_pids(&self) -> Vec<i32> {
+        let (mut spares, mut kept) = (Vec::new(), Vec::new());
+        self.each_idle(|i| spares.push(i.pid()), |i| kept.push(i.pid()));
+        spares.append(&mut kept);
+        spares
+    }
+}
+
+/// What several processes hold.
+fn sum(pids: &[i32]) -> Usage {
+    pids.iter().filter_map(|pid| usage(*pid)).fold(Usage::default(), |mut sum, one| {
+        sum += one;
+        sum
+    })
+}
+
+impl Node {
+    /// Drops functions' seeds, with their spares and kept instances, until all sandboxes together hold no more than `budget`, bytes, or none
+    /// of them is left: those first that [`super::NodeConfig::policy`] says. Requests are served from the level above meanwhile, and one
+    /// that comes has its function's seed grown again where the policy wants it.
+    ///
+    /// Memory is measured, which costs as much as [`Node::memory`].
+    pub async fn reclaim(&self, budget: u64) -> Reclaimed {
+        let functions = self.functions();
+        // What a seed alone holds was measured before it had children: afterwards they share its pages, and it has none for itself.
+        let own: Vec<u64> = functions.iter().map(|f| f.seeds().iter().map(|s| s.own).sum()).collect();
+        let groups: Vec<Vec<i32>> = functions.iter().map(|f| f.idle_pids()).collect();
+        let mut others: Vec<i32> = self.seeds().iter().map(|s| s.pid()).collect();
+        others.extend(self.instances().values().map(|i| i.pid));
+        let idle: BTreeSet<i32> = groups.iter().flatten().copied().collect();
+        others.retain(|pid| !idle.contains(pid));
+        let read = move || {
+            let groups: Vec<Usage> = groups.iter().map(|group| sum(group)).collect();
+            (groups, sum(&others))
+        };
+        let Ok((groups, others)) = tokio::task::spawn_blocking(read).await else {
+            return Reclaimed::default();
+        };
+        let held = 1024 * (groups.iter().map(|g| g.pss_kib).sum::<u64>() + others.pss_kib);
+        let now = now();
+        let candidates: BTreeMap<usize, Candidate> = functions
+            .iter()
+            .zip(own.iter().zip(&groups))
+            .enumerate()
+            .map(|(n, (version, (own, group)))| (n, (version, own + group.private_kib * 1024)))
+            .filter(|(_, (version, bytes))| *bytes > 0 || version.seed().is_some())
+            .map(|(n, (version, bytes))| (n, self.candidate(version, bytes, now)))
+            .collect();
+        // What stays in any case: the levels above, instances at work, and pages that functions share with them.
+        let freed: u64 = candidates.values().map(|c| c.bytes).sum();
+        let left = budget.saturating_sub(held.saturating_sub(freed));
+        let gone = victims(&*self.0.config.policy, &candidates, left);
+        let dropped = gone.into_iter().filter_map(|n| {
+            let (version, known) = (functions.get(n)?, *candidates.get(&n)?);
+            version.set_seed(None);
+            version.end_idle();
+            let function = version.spec.name.clone();
+            tracing::info!(function, bytes = known.bytes, "a function's seed was dropped");
+            Some(Dropped { function, version: version.number, known })
+        });
+        Reclaimed { held, dropped: dropped.collect() }
+    }
+
+    fn candidate(&self, version: &Arc<Version>, bytes: u64, now: u64) -> Candidate {
+        let age = version.seeds().iter().map(|s| now.saturating_sub(s.born)).max().unwrap_or(0);
+        let worth = &version.worth;
+        let (rate, idle) = (worth.rate(self.0.rates, now), worth.idle(now).unwrap_or(age));
+        Candidate { bytes, saved: worth.saved(), rate, idle, age }
+    }
+
+    /// Requests a second of a function, and what a request gains by its seed, ns.
+    pub fn worth(&self, version: &Version) -> (f64, u64) {
+        (version.worth.rate(self.0.rates, now()), version.worth.saved())
+    }
+}
