@@ -1,66 +1,21 @@
 //! The HTTP gateway as its clients see it: the AWS Lambda Invoke API, with raw requests and with boto3, and `/fn`.
 
-#[path = "support/gateway.rs"]
-mod gateway_process;
 mod support;
 
 use base64::Engine as _;
-use fri_plugin::gateway::Limits;
-use fri_plugin::proto::FunctionSpec;
-use gateway_process::{Gateway, with_gateway};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use support::daemon::{Coppiced, Options, python};
+use support::gateway::{client, invoke, metric, probed};
 use support::http::Response;
 use support::left::eventually;
 use support::{LIMIT, finish, fresh_dir, installed};
 
-const PROBE: &str = r#"
-import os, sys, time
-def handler(event, context):
-    op = event.get("op") if isinstance(event, dict) else None
-    if op == "print":
-        print(event["text"], flush=True)
-    if op == "raise":
-        raise ValueError("not today")
-    if op == "exit":
-        os._exit(event["status"])
-    if op == "kill":
-        os.kill(os.getpid(), 9)
-    if op == "sleep":
-        time.sleep(event["seconds"])
-    if op == "size":
-        return "x" * event["size"]
-    if op == "http":
-        return event["answer"]
-    return {"event": event, "id": context.aws_request_id}
-"#;
-
-fn probe(gateway: &Gateway) -> tempfile::TempDir {
-    let code = fresh_dir("gateway");
-    std::fs::write(code.path().join("app.py"), PROBE).unwrap();
-    gateway
-        .deploy(FunctionSpec { name: "probe".into(), timeout_ms: 20_000, ..Default::default() }, code.path());
-    gateway
-        .deploy(FunctionSpec { name: "hasty".into(), timeout_ms: 1_000, ..Default::default() }, code.path());
-    gateway.deploy(
-        FunctionSpec {
-            name: "alone".into(),
-            timeout_ms: 20_000,
-            concurrency: 1,
-            queue: Some(0),
-            ..Default::default()
-        },
-        code.path(),
-    );
-    code
-}
-
-/// `POST .../NAME/invocations` with headers.
-fn invoke(gateway: &Gateway, name: &str, headers: &[(&str, &str)], event: &[u8]) -> Response {
-    let path = format!("/2015-03-31/functions/{name}/invocations");
-    gateway.client().request("POST", &path, headers, event).unwrap()
+fn with_probe(test: impl FnOnce(&Coppiced)) {
+    let mut daemon = probed(Options::default());
+    test(&daemon);
+    assert!(daemon.stop().success());
 }
 
 fn tail(response: &Response) -> String {
@@ -75,18 +30,17 @@ fn refusal(response: &Response) -> (u16, &str, Value) {
 
 #[test]
 fn the_invoke_api_answers_as_lambda_does() {
-    with_gateway(Limits::default(), |gateway| {
-        let _code = probe(gateway);
-        answers_and_names(gateway);
-        failures_of_functions(gateway);
-        refusals(gateway);
-        sizes(gateway);
-        listings(gateway);
+    with_probe(|daemon| {
+        answers_and_names(daemon);
+        failures_of_functions(daemon);
+        refusals(daemon);
+        sizes(daemon);
+        listings(daemon);
     });
 }
 
-fn answers_and_names(gateway: &Gateway) {
-    let response = invoke(gateway, "probe", &[], b"{\"a\": [1, \"\xc3\xbc\"]}");
+fn answers_and_names(daemon: &Coppiced) {
+    let response = invoke(daemon, "probe", &[], b"{\"a\": [1, \"\xc3\xbc\"]}");
     assert_eq!(response.status, 200);
     let id = response.header("x-amzn-requestid").unwrap().to_owned();
     assert_eq!(response.json(), json!({"event": {"a": [1, "ü"]}, "id": id}));
@@ -99,8 +53,8 @@ fn answers_and_names(gateway: &Gateway) {
     ] {
         assert_eq!(response.header(name), value, "{name}");
     }
-    assert_eq!(invoke(gateway, "probe", &[], b"").json()["event"], json!({}));
-    assert_eq!(invoke(gateway, "probe", &[], b"null").json()["event"], json!(null));
+    assert_eq!(invoke(daemon, "probe", &[], b"").json()["event"], json!({}));
+    assert_eq!(invoke(daemon, "probe", &[], b"null").json()["event"], json!(null));
     for name in [
         "probe:$LATEST",
         "probe%3A%24LATEST",
@@ -108,7 +62,7 @@ fn answers_and_names(gateway: &Gateway) {
         "arn:aws:lambda:us-east-1:000000000000:function:probe",
         "arn%3Aaws%3Alambda%3Aeu-west-1%3A000000000000%3Afunction%3Aprobe",
     ] {
-        let response = invoke(gateway, name, &[], b"1");
+        let response = invoke(daemon, name, &[], b"1");
         assert_eq!(
             (response.status, response.header("x-amz-executed-version")),
             (200, Some("$LATEST")),
@@ -116,13 +70,13 @@ fn answers_and_names(gateway: &Gateway) {
         );
     }
     let path = "/2015-03-31/functions/probe/invocations?Qualifier=1";
-    let response = gateway.client().request("POST", path, &[], b"1").unwrap();
+    let response = client(daemon).request("POST", path, &[], b"1").unwrap();
     assert_eq!((response.status, response.header("x-amz-executed-version")), (200, Some("1")));
-    let response = invoke(gateway, "probe", &[("X-Amz-Invocation-Type", "DryRun")], b"");
+    let response = invoke(daemon, "probe", &[("X-Amz-Invocation-Type", "DryRun")], b"");
     assert_eq!((response.status, response.body.len()), (204, 0));
 
     let response =
-        invoke(gateway, "probe", &[("X-Amz-Log-Type", "Tail")], br#"{"op": "print", "text": "hello"}"#);
+        invoke(daemon, "probe", &[("X-Amz-Log-Type", "Tail")], br#"{"op": "print", "text": "hello"}"#);
     let id = response.header("x-amzn-requestid").unwrap();
     let log = tail(&response);
     assert!(
@@ -131,11 +85,11 @@ fn answers_and_names(gateway: &Gateway) {
     );
     assert!(
         log.contains(&format!("\nREPORT RequestId: {id}\tDuration: "))
-            && log.contains("\tMemory Size: 128 MB"),
+            && log.contains("\tMemory Size: 256 MB"),
         "{log}"
     );
     let event = json!({"op": "print", "text": "ü".repeat(50_000)}).to_string();
-    let log = tail(&invoke(gateway, "probe", &[("x-amz-log-type", "Tail")], event.as_bytes()));
+    let log = tail(&invoke(daemon, "probe", &[("x-amz-log-type", "Tail")], event.as_bytes()));
     assert!(
         (4095..=4096).contains(&log.len()) && log.starts_with('ü') && log.contains("\nREPORT "),
         "{}",
@@ -143,9 +97,9 @@ fn answers_and_names(gateway: &Gateway) {
     );
 }
 
-fn failures_of_functions(gateway: &Gateway) {
+fn failures_of_functions(daemon: &Coppiced) {
     let headers = [("X-Amz-Log-Type", "Tail")];
-    let response = invoke(gateway, "probe", &headers, br#"{"op": "raise"}"#);
+    let response = invoke(daemon, "probe", &headers, br#"{"op": "raise"}"#);
     assert_eq!((response.status, response.header("x-amz-function-error")), (200, Some("Unhandled")));
     let error = response.json();
     assert_eq!((&error["errorType"], &error["errorMessage"]), (&json!("ValueError"), &json!("not today")));
@@ -173,7 +127,7 @@ fn failures_of_functions(gateway: &Gateway) {
             "Task timed out after 1.00 seconds",
         ),
     ] {
-        let response = invoke(gateway, name, &headers, event.to_string().as_bytes());
+        let response = invoke(daemon, name, &headers, event.to_string().as_bytes());
         assert_eq!(
             (response.status, response.header("x-amz-function-error")),
             (200, Some("Unhandled")),
@@ -186,19 +140,19 @@ fn failures_of_functions(gateway: &Gateway) {
         assert!(log.contains(message) && log.contains(&format!("\tError Type: {kind}\t")), "{log}");
     }
     let event = json!({"op": "size", "size": 6 << 20}).to_string();
-    let response = invoke(gateway, "probe", &[], event.as_bytes());
+    let response = invoke(daemon, "probe", &[], event.as_bytes());
     assert_eq!(response.json()["errorType"], "Function.ResponseSizeTooLarge");
 }
 
-fn refusals(gateway: &Gateway) {
+fn refusals(daemon: &Coppiced) {
     let path = |rest: &str| format!("/2015-03-31/functions/{rest}");
     let not_found = |name: &str| {
         let text = format!("Function not found: arn:aws:lambda:us-east-1:000000000000:function:{name}");
         (404, "ResourceNotFoundException", json!({"Type": "User", "Message": text, "message": text}))
     };
-    assert_eq!(refusal(&invoke(gateway, "none", &[], b"{}")), not_found("none"));
-    assert_eq!(refusal(&invoke(gateway, "probe:9", &[], b"{}")), not_found("probe:9"));
-    assert_eq!(refusal(&invoke(gateway, "probe:prod", &[], b"{}")), not_found("probe:prod"));
+    assert_eq!(refusal(&invoke(daemon, "none", &[], b"{}")), not_found("none"));
+    assert_eq!(refusal(&invoke(daemon, "probe:9", &[], b"{}")), not_found("probe:9"));
+    assert_eq!(refusal(&invoke(daemon, "probe:prod", &[], b"{}")), not_found("probe:prod"));
     for (name, headers, event, status, kind) in [
         ("probe", &[][..], &b"{"[..], 400, "InvalidRequestContentException"),
         ("probe", &[], b"\xff", 400, "InvalidRequestContentException"),
@@ -212,21 +166,21 @@ fn refusals(gateway: &Gateway) {
         ("none", &[("x-amz-invocation-type", "Event")], b"{}", 404, "ResourceNotFoundException"),
         ("none", &[("x-amz-invocation-type", "DryRun")], b"{}", 404, "ResourceNotFoundException"),
     ] {
-        let response = invoke(gateway, name, headers, event);
+        let response = invoke(daemon, name, headers, event);
         let (is, kind_is, body) = refusal(&response);
         assert_eq!((is, kind_is), (status, kind), "{name} {headers:?} {body}");
         assert_eq!(body["Type"], "User");
         assert!(response.header("x-amzn-requestid").is_some());
     }
-    assert_eq!(invoke(gateway, "probe", &[("x-amz-client-context", "e30=")], b"1").status, 200);
-    let response = gateway.client().get(&path("probe/invocations")).unwrap();
+    assert_eq!(invoke(daemon, "probe", &[("x-amz-client-context", "e30=")], b"1").status, 200);
+    let response = client(daemon).get(&path("probe/invocations")).unwrap();
     assert_eq!(response.status, 405);
-    assert_eq!(gateway.client().get("/2015-03-31/nothing").unwrap().status, 404);
+    assert_eq!(client(daemon).get("/2015-03-31/nothing").unwrap().status, 404);
     // One at once, and none may wait.
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| invoke(gateway, "alone", &[], br#"{"op": "sleep", "seconds": 2}"#).status);
-        assert!(eventually(|| gateway.daemon.node().function("alone").unwrap().running() == 1));
-        let response = invoke(gateway, "alone", &[], b"{}");
+        let first = scope.spawn(|| invoke(daemon, "alone", &[], br#"{"op": "sleep", "seconds": 2}"#).status);
+        assert!(eventually(|| metric(daemon, "coppice_running{function=\"alone\"}") == 1.0));
+        let response = invoke(daemon, "alone", &[], b"{}");
         let (status, kind, body) = refusal(&response);
         assert_eq!((status, kind), (429, "TooManyRequestsException"));
         assert_eq!(body["Reason"], "ReservedFunctionConcurrentInvocationLimitExceeded");
@@ -235,30 +189,30 @@ fn refusals(gateway: &Gateway) {
     });
 }
 
-fn sizes(gateway: &Gateway) {
+fn sizes(daemon: &Coppiced) {
     // The longest event, and the longest answer: a string of JSON has two quotes.
     let limit = 6 << 20;
     let event = format!("\"{}\"", "y".repeat(limit - 2));
-    let response = invoke(gateway, "probe", &[], event.as_bytes());
+    let response = invoke(daemon, "probe", &[], event.as_bytes());
     // The answer with it is longer still.
     assert_eq!(response.json()["errorType"], "Function.ResponseSizeTooLarge");
     let event = json!({"op": "size", "size": limit - 2}).to_string();
-    let response = invoke(gateway, "probe", &[], event.as_bytes());
+    let response = invoke(daemon, "probe", &[], event.as_bytes());
     assert_eq!((response.status, response.body.len()), (200, limit));
     let long = vec![b' '; limit + 1];
-    let response = invoke(gateway, "probe", &[], &long);
+    let response = invoke(daemon, "probe", &[], &long);
     let (status, kind, body) = refusal(&response);
     assert_eq!((status, kind), (413, "RequestTooLargeException"));
     assert_eq!(
         body["message"],
         "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"
     );
-    let response = invoke(gateway, "probe", &[("x-amz-invocation-type", "Event")], &long[..(1 << 20) + 1]);
+    let response = invoke(daemon, "probe", &[("x-amz-invocation-type", "Event")], &long[..(1 << 20) + 1]);
     assert_eq!(refusal(&response).0, 413);
 }
 
-fn listings(gateway: &Gateway) {
-    let mut client = gateway.client();
+fn listings(daemon: &Coppiced) {
+    let mut client = client(daemon);
     let list = client.get("/2015-03-31/functions/?MaxItems=2").unwrap().json();
     assert_eq!(list["NextMarker"], "hasty");
     let names = |list: &Value| -> Vec<String> {
@@ -281,42 +235,38 @@ fn listings(gateway: &Gateway) {
 
 #[test]
 fn events_run_in_the_background_and_are_tried_again() {
-    let limits = Limits {
-        async_queue: 3,
-        async_running: 1,
-        async_delay: Duration::from_millis(100),
-        ..Limits::default()
+    let gateway = "async_queue = 3\nasync_running = 1\nasync_retry_ms = 100".to_owned();
+    let mut daemon = probed(Options { gateway, ..Options::default() });
+    let count = |what: &str| metric(&daemon, &format!("coppice_async_events_total{{what=\"{what}\"}}"));
+    let send = |name: &str, event: Value| {
+        let headers = [("X-Amz-Invocation-Type", "Event")];
+        invoke(&daemon, name, &headers, event.to_string().as_bytes())
     };
-    with_gateway(limits, |gateway| {
-        let _code = probe(gateway);
-        let counts = gateway.daemon.metrics().events();
-        let send = |name: &str, event: Value| {
-            let headers = [("X-Amz-Invocation-Type", "Event")];
-            invoke(gateway, name, &headers, event.to_string().as_bytes())
-        };
-        let response = send("probe", json!(1));
-        assert_eq!(
-            (response.status, response.body.len(), response.header("x-amz-function-error")),
-            (202, 0, None)
-        );
-        assert!(response.header("x-amzn-requestid").is_some());
-        assert!(eventually(|| counts.done.get() == 1));
-        // A function that fails gets its event three times.
-        assert_eq!(send("probe", json!({"op": "raise"})).status, 202);
-        assert!(eventually(|| counts.failed.get() == 1));
-        assert_eq!((counts.retried.get(), counts.done.get(), counts.waiting.get()), (2, 1, 0));
-        // The queue has a bound.
-        for _ in 0..3 {
-            assert_eq!(send("probe", json!({"op": "sleep", "seconds": 1})).status, 202);
-        }
-        let (status, kind) = {
-            let r = send("probe", json!(1));
-            (r.status, refusal(&r).1.to_owned())
-        };
-        assert_eq!((status, kind.as_str()), (429, "TooManyRequestsException"));
-        assert_eq!(counts.refused.get(), 1);
-        assert!(eventually(|| counts.done.get() == 4));
-    });
+    let response = send("probe", json!(1));
+    let empty = (response.status, response.body.len(), response.header("x-amz-function-error"));
+    assert_eq!(empty, (202, 0, None));
+    assert!(response.header("x-amzn-requestid").is_some());
+    assert!(eventually(|| count("done") == 1.0));
+    // A function that fails gets its event three times.
+    assert_eq!(send("probe", json!({"op": "raise"})).status, 202);
+    assert!(eventually(|| count("failed") == 1.0));
+    assert_eq!((count("retried"), count("done"), metric(&daemon, "coppice_async_waiting")), (2.0, 1.0, 0.0));
+    assert!(daemon.log().contains("an event is given up"), "{}", daemon.log());
+    // The queue has a bound.
+    for _ in 0..3 {
+        assert_eq!(send("probe", json!({"op": "sleep", "seconds": 1})).status, 202);
+    }
+    let response = send("probe", json!(1));
+    assert_eq!((response.status, refusal(&response).1), (429, "TooManyRequestsException"));
+    assert_eq!(count("refused"), 1.0);
+    assert!(eventually(|| count("done") == 4.0));
+    // What has not begun when the daemon ends is told to be gone.
+    for _ in 0..3 {
+        assert_eq!(send("probe", json!({"op": "sleep", "seconds": 1})).status, 202);
+    }
+    assert!(eventually(|| metric(&daemon, "coppice_running{function=\"probe\"}") == 1.0));
+    assert!(daemon.stop().success());
+    assert_eq!(daemon.log().matches("an event is dropped").count(), 2, "{}", daemon.log());
 }
 
 /// A virtual environment with packages of PyPI's.
@@ -351,11 +301,10 @@ fn aws(mut command: Command) -> Command {
 #[test]
 fn boto3_works_unchanged() {
     let bin = python_with(&["boto3==1.40.0", "botocore==1.40.76"]);
-    with_gateway(Limits::default(), |gateway| {
-        let _code = probe(gateway);
+    with_probe(|daemon| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/lambda_boto3.py");
         let mut command = aws(Command::new(bin.join("python3")));
-        command.arg(script).arg(format!("http://{}", gateway.address));
+        command.arg(script).arg(format!("http://{}", daemon.gateway()));
         let outcome = finish(&mut command, b"", LIMIT);
         assert_eq!((outcome.status, outcome.text().as_str()), (0, "all as expected\n"), "{}", outcome.stderr);
     });
@@ -364,13 +313,12 @@ fn boto3_works_unchanged() {
 #[test]
 fn the_aws_cli_works_unchanged() {
     let bin = python_with(&["awscli==1.42.0"]);
-    with_gateway(Limits::default(), |gateway| {
-        let _code = probe(gateway);
+    with_probe(|daemon| {
         let out = fresh_dir("aws").path().with_extension("json");
         let run = |arguments: &[&str]| {
             let mut command = aws(Command::new(bin.join("aws")));
             command
-                .args(["lambda", "--endpoint-url", &format!("http://{}", gateway.address)])
+                .args(["lambda", "--endpoint-url", &format!("http://{}", daemon.gateway())])
                 .args(arguments);
             let outcome = finish(&mut command, b"", LIMIT);
             assert_eq!(outcome.status, 0, "{arguments:?}: {}", outcome.stderr);
@@ -402,11 +350,10 @@ fn the_aws_cli_works_unchanged() {
 
 #[test]
 fn http_requests_reach_functions_as_events() {
-    with_gateway(Limits::default(), |gateway| {
-        let _code = probe(gateway);
-        let mut client = gateway.client();
+    with_probe(|daemon| {
+        let mut http = client(daemon);
         let headers = [("X-One", "1"), ("Cookie", "a=1; b=2"), ("Content-Type", "application/json")];
-        let response = client.request("PATCH", "/fn/probe/a%2Fb/c?x=1&x=2", &headers, b"{\"k\": 1}").unwrap();
+        let response = http.request("PATCH", "/fn/probe/a%2Fb/c?x=1&x=2", &headers, b"{\"k\": 1}").unwrap();
         assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
         let id = response.header("apigw-requestid").unwrap().to_owned();
         let event = response.json()["event"].clone();
@@ -424,19 +371,16 @@ fn http_requests_reach_functions_as_events() {
         ] {
             assert_eq!(event.pointer(pointer), Some(&want), "{pointer}");
         }
-        assert_eq!(client.get("/fn/probe").unwrap().json()["event"]["rawPath"], "/");
-        assert_eq!(client.get("/fn/probe/").unwrap().json()["event"]["rawPath"], "/");
+        assert_eq!(http.get("/fn/probe").unwrap().json()["event"]["rawPath"], "/");
+        assert_eq!(http.get("/fn/probe/").unwrap().json()["event"]["rawPath"], "/");
         let mut ask = |answer: Value| {
             // The event of a plain request has no `op`; the function of this one reads it from the body.
             let event = json!({"op": "http", "answer": answer}).to_string();
-            client
-                .request("POST", "/fn/web", &[("content-type", "application/json")], event.as_bytes())
+            http.request("POST", "/fn/web", &[("content-type", "application/json")], event.as_bytes())
                 .unwrap()
         };
-        let code = fresh_dir("web");
         let source = "import json\ndef handler(event, context): return json.loads(event['body'])['answer']\n";
-        std::fs::write(code.path().join("app.py"), source).unwrap();
-        gateway.deploy(FunctionSpec { name: "web".into(), ..Default::default() }, code.path());
+        daemon.deploy(python("web"), &[("app.py", source)]).unwrap();
         let response = ask(
             json!({"statusCode": 418, "headers": {"X-A": "b", "Connection": "close", "Content-Length": "1"},
             "cookies": ["c=1", "d=2"], "body": "/wA=", "isBase64Encoded": true}),
@@ -466,10 +410,10 @@ fn http_requests_reach_functions_as_events() {
         for (name, status, message) in
             [("none", 404, "Not Found"), ("a%20b", 404, "Not Found"), ("web", 502, "Internal Server Error")]
         {
-            let response = gateway.client().get(&format!("/fn/{name}")).unwrap();
+            let response = client(daemon).get(&format!("/fn/{name}")).unwrap();
             assert_eq!((response.status, response.json()), (status, json!({"message": message})), "{name}");
         }
         let long = vec![b'x'; (6 << 20) + 1];
-        assert_eq!(gateway.client().request("POST", "/fn/probe", &[], &long).unwrap().status, 413);
+        assert_eq!(client(daemon).request("POST", "/fn/probe", &[], &long).unwrap().status, 413);
     });
 }

@@ -118,7 +118,7 @@ impl Metrics {
     pub fn invoked(&self, function: &str, result: &Result<Served, DaemonError>) {
         match result {
             Err(error) if error.kind() == Kind::NotFound => {
-                self.0.unknown.inc();
+                self.unknown_request();
             }
             Err(error) => {
                 let counts = self.function(function);
@@ -150,6 +150,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// Counts a request for a function that is not there.
+    pub fn unknown_request(&self) {
+        self.0.unknown.inc();
     }
 
     /// Counts a deploy.

@@ -10,7 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use seedtree::memory::Usage;
-use seedtree::node::memory::NodeMemory;
+use seedtree::node::State;
+use seedtree::node::memory::{NodeMemory, SeedMemory};
 use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,13 +246,17 @@ impl Scrape {
         let queued = of(&|s| s.queued() as u64);
         gauge(encoder, "fork_queue", "Forks that wait for a seed", queued.into_iter())?;
         let memory = self.metrics.memory().read.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        // What has gone since it was read is not told any more.
+        let lives = |m: &&SeedMemory| seeds.iter().any(|s| s.pid() == m.pid);
+        let node = self.daemon.node();
         for (name, of, help, field) in MEMORY {
-            let seeds =
-                summed(memory.seeds.iter().map(|m| (m.name.as_str(), m.level, field(&m.usage) << 10)));
+            let of_seeds = memory.seeds.iter().filter(lives);
+            let seeds = summed(of_seeds.map(|m| (m.name.as_str(), m.level, field(&m.usage) << 10)));
             gauge(encoder, name, help, seeds.into_iter())?;
             let of_instances =
                 |(function, usage)| (vec![("function", String::as_str(function))], field(usage) << 10);
-            gauge(encoder, of, help, memory.instances.iter().map(of_instances))?;
+            let instances = memory.instances.iter().filter(|(function, _)| node.function(function).is_ok());
+            gauge(encoder, of, help, instances.map(of_instances))?;
         }
         gauge(encoder, "sandboxes_pss_bytes", "Memory of all sandboxes", one(memory.total.pss_kib << 10))
     }
@@ -259,7 +264,17 @@ impl Scrape {
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let node = self.daemon.node();
         counter(encoder, "forks", "Forks of all kinds", one(node.forks()))?;
-        gauge(encoder, "instances", "Instances at work", one(node.instances().len() as u64))?;
+        let listed = node.instances();
+        let states = [
+            ("working", State::Working),
+            ("spare", State::Spare),
+            ("kept", State::Kept),
+            ("idle", State::Idle),
+        ];
+        let series = states.into_iter().map(|(name, state)| {
+            (vec![("state", name)], listed.values().filter(|i| i.state == state).count() as u64)
+        });
+        gauge(encoder, "instances", "Instances, by what they do", series)?;
         gauge(encoder, "functions", "Deployed functions", one(node.functions().len() as u64))?;
         let (deployed, failed) = self.metrics.deploys();
         let deploys = [(vec![("result", "done")], deployed), (vec![("result", "failed")], failed)];

@@ -4,6 +4,7 @@ use super::{fresh_dir, wait};
 use fri_plugin::fri::client::{Client, ClientError};
 use fri_plugin::proto;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -18,13 +19,20 @@ pub struct Options {
     pub runtimes: Vec<&'static str>,
     /// Group of the sockets; none where empty.
     pub group: String,
+    /// More of the section [gateway].
+    pub gateway: String,
     /// More of the configuration (TOML), as sections.
     pub more: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { runtimes: vec!["python"], group: String::new(), more: String::new() }
+        Options {
+            runtimes: vec!["python"],
+            group: String::new(),
+            gateway: String::new(),
+            more: String::new(),
+        }
     }
 }
 
@@ -55,7 +63,7 @@ impl Coppiced {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coppiced"));
         std::fs::write(self.config(), self.configuration()).unwrap();
         command.arg("--config").arg(self.config());
-        command.env("COPPICE_TEST_MARK", &self.mark);
+        command.env("COPPICE_TEST_MARK", &self.mark).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         let started = Instant::now();
@@ -85,7 +93,8 @@ impl Coppiced {
         let (state, run) = (self.state(), self.run_directory());
         let mut text = format!("state = {state:?}\nrun = {run:?}\nruntimes = {:?}\n", self.options.runtimes);
         text.push_str(&format!("[fri]\ngroup = {:?}\n", self.options.group));
-        text.push_str("[gateway]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n");
+        text.push_str(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{}\n", self.options.gateway));
+        text.push_str("[metrics]\nlisten = \"127.0.0.1:0\"\n");
         text.push_str(&self.options.more);
         text
     }
@@ -117,6 +126,24 @@ impl Coppiced {
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Where the gateway listens.
+    pub fn gateway(&self) -> SocketAddr {
+        self.listens("gateway.listen")
+    }
+
+    /// Where metrics are told.
+    pub fn metrics(&self) -> SocketAddr {
+        self.listens("metrics.listen")
+    }
+
+    /// The address that the present daemon has logged for a key.
+    fn listens(&self, key: &str) -> SocketAddr {
+        let log = self.log();
+        let line = log.lines().rfind(|l| l.contains("listening") && l.contains(key));
+        let address = line.and_then(|l| l.rsplit_once("address=")?.1.trim().parse().ok());
+        address.unwrap_or_else(|| panic!("{key} listens nowhere: {log}"))
     }
 
     /// Its process id.

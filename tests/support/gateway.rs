@@ -1,77 +1,58 @@
-//! A daemon in the test's own process with a gateway, for tests that look at HTTP.
+//! What the tests of the gateway share: a function that does what its event says, requests, and counters.
 
-use crate::support::fresh_dir;
-use crate::support::http::Client;
-use crate::support::left::{eventually, marked};
-use fri_plugin::config::Config;
-use fri_plugin::daemon::Daemon;
-use fri_plugin::daemon::deploy::{Deployment, Progress, Source};
-use fri_plugin::daemon::start::Sandboxes;
-use fri_plugin::gateway::{Limits, serve};
+use super::daemon::{Coppiced, Options, python};
+use super::http::{Client, Response};
 use fri_plugin::proto::FunctionSpec;
-use seedtree::runtime::Runtime;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
-/// The daemon, and where its gateway listens.
-pub struct Gateway {
-    pub daemon: Daemon,
-    pub address: SocketAddr,
-    pub runtime: tokio::runtime::Runtime,
+/// Does what the event's `op` says, and answers with the event.
+pub const PROBE: &str = r#"
+import os, sys, time
+def handler(event, context):
+    op = event.get("op") if isinstance(event, dict) else None
+    if op == "print":
+        print(event["text"], flush=True)
+    if op == "raise":
+        raise ValueError("not today")
+    if op == "exit":
+        os._exit(event["status"])
+    if op == "kill":
+        os.kill(os.getpid(), 9)
+    if op == "sleep":
+        time.sleep(event["seconds"])
+    if op == "size":
+        return "x" * event["size"]
+    if op == "context":
+        return [repr(context.client_context), os.environ.get("_X_AMZN_TRACE_ID"), context.invoked_function_arn]
+    return {"event": event, "id": context.aws_request_id}
+"#;
+
+/// A daemon with the function `probe`; `hasty`, which has one second; and `alone`, which serves one request at once and queues none.
+pub fn probed(options: Options) -> Coppiced {
+    let daemon = Coppiced::start(options);
+    let code = [("app.py", PROBE)];
+    daemon.deploy(python("probe"), &code).unwrap();
+    daemon.deploy(FunctionSpec { timeout_ms: 1_000, ..python("hasty") }, &code).unwrap();
+    daemon.deploy(FunctionSpec { concurrency: 1, queue: Some(0), ..python("alone") }, &code).unwrap();
+    daemon
 }
 
-impl Gateway {
-    /// A client with a connection of its own.
-    pub fn client(&self) -> Client {
-        Client::new(self.address, Duration::from_secs(30))
-    }
-
-    /// Deploys a directory; the specification's name, handler and so on are the caller's.
-    pub fn deploy(&self, spec: FunctionSpec, code: &Path) {
-        let spec = FunctionSpec {
-            runtime: or(spec.runtime, "python3.12"),
-            handler: or(spec.handler, "app.handler"),
-            ..spec
-        };
-        let deployment = Deployment { spec, code: Source::Directory(code.to_owned()), layers: Vec::new() };
-        self.runtime.block_on(self.daemon.deploy(deployment, Progress::default())).unwrap();
-    }
+/// A client of the gateway with a connection of its own.
+pub fn client(daemon: &Coppiced) -> Client {
+    Client::new(daemon.gateway(), Duration::from_secs(30))
 }
 
-fn or(text: String, default: &str) -> String {
-    if text.is_empty() { default.into() } else { text }
+/// `POST .../NAME/invocations` with headers, over a connection of its own.
+pub fn invoke(daemon: &Coppiced, name: &str, headers: &[(&str, &str)], event: &[u8]) -> Response {
+    let path = format!("/2015-03-31/functions/{name}/invocations");
+    client(daemon).request("POST", &path, headers, event).unwrap()
 }
 
-/// Runs a test with a gateway on a port of its own. Afterwards no process of it is left.
-pub fn with_gateway(limits: Limits, test: impl FnOnce(&Gateway)) {
-    let mark = format!("gateway-{}-{:?}", std::process::id(), std::thread::current().id());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let state = fresh_dir("gateway-state");
-    let config = Config {
-        state: state.path().join("state"),
-        run: state.path().join("run"),
-        runtimes: vec![Runtime::Python],
-        ..Config::default()
-    };
-    let sandboxes = Sandboxes {
-        exe: env!("CARGO_BIN_EXE_coppice").into(),
-        mark: vec![("COPPICE_TEST_MARK".into(), mark.clone())],
-    };
-    let daemon = runtime.block_on(Daemon::start(config, sandboxes)).unwrap();
-    runtime.block_on(daemon.grow_languages(|_| {})).unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = runtime.spawn(serve(daemon.clone(), listener, limits, async {
-        let _ = stopped.await;
-    }));
-    let gateway = Gateway { daemon, address, runtime };
-    test(&gateway);
-    drop(stop);
-    let Gateway { daemon, runtime, .. } = gateway;
-    runtime.block_on(serving).unwrap();
-    drop((daemon, runtime));
-    assert!(eventually(|| marked(&mark).is_empty()), "left behind: {:?}", marked(&mark));
+/// The value of a series of the metrics, as `NAME{labels}` has it; 0 where there is none.
+pub fn metric(daemon: &Coppiced, series: &str) -> f64 {
+    let response = Client::new(daemon.metrics(), Duration::from_secs(30)).get("/metrics").unwrap();
+    assert_eq!(response.status, 200);
+    let text = String::from_utf8(response.body).unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |v| v.parse().unwrap())
 }

@@ -63,6 +63,12 @@ impl Config {
         bytes("gateway.event_bytes", gateway.event_bytes, 1 << 10..=seedtree::runtime::MAX_PAYLOAD as u64)?;
         number("gateway.connections", gateway.connections, 1..=65_536)?;
         number("gateway.header_timeout_ms", gateway.header_timeout_ms, 100..=600_000)?;
+        number("gateway.body_timeout_ms", gateway.body_timeout_ms, 100..=HOUR)?;
+        number("gateway.idle_timeout_ms", gateway.idle_timeout_ms, 100..=HOUR)?;
+        bytes("gateway.buffered_bytes", gateway.buffered_bytes, 6 << 20..=64 << 30)?;
+        number("gateway.async_running", gateway.async_running, 1..=10_000)?;
+        number("gateway.async_retries", gateway.async_retries, 0..=10)?;
+        number("gateway.async_retry_ms", gateway.async_retry_ms, 0..=HOUR)?;
         number("gateway.async_queue", gateway.async_queue, 0..=1_000_000)?;
         bytes("gateway.async_bytes", gateway.async_bytes, 1 << 20..=64 << 30)?;
         if gateway.listen.is_some_and(|a| a.port() != 0) && gateway.listen == self.metrics.listen {
@@ -87,9 +93,9 @@ impl Config {
         }
         bytes("logs.memory", self.logs.memory, 4 << 10..=64 << 20)?;
         if let Some(url) = &self.traces.otlp
-            && !(url.starts_with("http://") || url.starts_with("https://"))
+            && !url.starts_with("http://")
         {
-            let allowed = "must be a URL such as \"http://127.0.0.1:4317\", or \"off\"";
+            let allowed = "must be a URL such as \"http://127.0.0.1:4318\", or \"off\"";
             return Err(refuse("traces.otlp", format!("{url:?}"), allowed));
         }
         number("traces.sample", self.traces.sample, 0.0..=1.0)

@@ -127,11 +127,24 @@ pub struct Gateway {
     pub connections: usize,
     /// Time for the head of a request, ms.
     pub header_timeout_ms: u64,
+    /// Time for the body, ms.
+    pub body_timeout_ms: u64,
+    /// A connection on which nothing happens for so long is closed, ms.
+    pub idle_timeout_ms: u64,
+    /// Bytes of all bodies.
+    #[serde(with = "size")]
+    pub buffered_bytes: u64,
     /// Asynchronous events that may wait.
     pub async_queue: usize,
     /// Their bytes.
     #[serde(with = "size")]
     pub async_bytes: u64,
+    /// Of these, how many run at once.
+    pub async_running: usize,
+    /// Tries after a failure of the function.
+    pub async_retries: u32,
+    /// Time before the first of them, ms.
+    pub async_retry_ms: u64,
 }
 
 /// `[functions]`: what a function gets, and the most that it may ask for.
@@ -223,7 +236,7 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Traces {
-    /// Endpoint of OTLP over gRPC.
+    /// Endpoint of OTLP over HTTP.
     #[serde(with = "off")]
     pub otlp: Option<String>,
     /// Share of the requests that are traced, 0 to 1.
@@ -275,8 +288,14 @@ impl Default for Gateway {
             event_bytes: seedtree::runtime::MAX_PAYLOAD as u64,
             connections: 1024,
             header_timeout_ms: 10_000,
+            body_timeout_ms: 60_000,
+            idle_timeout_ms: 60_000,
+            buffered_bytes: 512 << 20,
             async_queue: 1000,
             async_bytes: 64 << 20,
+            async_running: 16,
+            async_retries: 2,
+            async_retry_ms: 60_000,
         }
     }
 }

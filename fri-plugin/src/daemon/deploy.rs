@@ -125,6 +125,16 @@ impl Daemon {
         deployment: Deployment,
         progress: Progress,
     ) -> Result<proto::Function, DaemonError> {
+        let result = self.deploy_uncounted(deployment, progress).await;
+        self.metrics().deployed(result.is_ok());
+        result
+    }
+
+    async fn deploy_uncounted(
+        &self,
+        deployment: Deployment,
+        progress: Progress,
+    ) -> Result<proto::Function, DaemonError> {
         let given = spec::checked(&deployment.spec, &self.0.config.functions)?;
         let name = deployment.spec.name.clone();
         let limit = self.0.config.code.layers;

@@ -81,7 +81,10 @@ async fn answer(gateway: &Gateway, request: Request, id: &str) -> Result<Respons
     let name = name.to_owned();
     let raw_path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
     // Before the body: nobody is to send 6 MiB to nobody.
-    gateway.daemon.node().function(&name).map_err(|e| Refused::of_daemon(&e.into()))?;
+    gateway.daemon.node().function(&name).map_err(|e| {
+        gateway.daemon.metrics().unknown_request();
+        Refused::of_daemon(&e.into())
+    })?;
     let limits = &gateway.limits;
     let read = body::read(&head.headers, body, limits.event_bytes, limits.body_timeout, &gateway.buffered);
     let held = read.await.map_err(|e| Refused::of_body(&e))?;

@@ -134,7 +134,10 @@ async fn answer(
 
 /// The function is there, and its present version is the one that is asked for: no other serves.
 fn check_target(gateway: &Gateway, target: &Target) -> Result<(), Refusal> {
-    let missing = || Refusal::no_function(&target.name, None);
+    let missing = || {
+        gateway.daemon.metrics().unknown_request();
+        Refusal::no_function(&target.name, None)
+    };
     let Some(version) = target.version else {
         return gateway.daemon.node().function(&target.name).map(|_| ()).map_err(|_| missing());
     };

@@ -49,11 +49,16 @@ impl Limits {
             event_bytes,
             async_event_bytes: default.async_event_bytes.min(event_bytes),
             connections: config.gateway.connections,
+            buffered_bytes: bytes(config.gateway.buffered_bytes),
             header_timeout: Duration::from_millis(config.gateway.header_timeout_ms),
+            body_timeout: Duration::from_millis(config.gateway.body_timeout_ms),
+            idle_timeout: Duration::from_millis(config.gateway.idle_timeout_ms),
             async_queue: config.gateway.async_queue,
             async_bytes: bytes(config.gateway.async_bytes),
+            async_running: config.gateway.async_running,
+            async_retries: config.gateway.async_retries,
+            async_delay: Duration::from_millis(config.gateway.async_retry_ms),
             drain: Duration::from_millis(config.drain_timeout_ms),
-            ..default
         }
     }
 }
