@@ -4,16 +4,23 @@ use crate::config::{self, Config};
 use crate::daemon::Daemon;
 use crate::daemon::error::chain;
 use crate::daemon::start::Sandboxes;
+use crate::life::{Life, LifeError, systemd};
 use crate::{fri, gateway};
 use clap::{Parser, Subcommand};
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// What ending takes besides the requests at work.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// The node daemon of Coppice: keeps functions deployed, and serves each request from a fork of a seed.
 ///
-/// Stays in the foreground, and logs to stderr. SIGTERM and SIGINT end it when the requests at work are answered; a second one, at once.
+/// Stays in the foreground, and logs to stderr: as much as COPPICE_LOG says, such as `info` or `seedtree=debug`. SIGTERM and SIGINT end it when the requests at work are answered; a second one, at once.
 #[derive(Debug, Parser)]
 #[command(name = "coppiced", version, after_help = "Example: coppiced --config /etc/coppice/coppiced.toml")]
 struct Args {
@@ -69,7 +76,14 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
         None => {}
     }
     let config = load(args.config)?;
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_env("COPPICE_LOG").unwrap_or_else(|_| "info".into());
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -90,23 +104,35 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             _ = stop.1.recv() => {}
         }
     };
-    let daemon = Daemon::start(config, Sandboxes::default()).await?;
+    let (life, config) = tokio::task::spawn_blocking(move || {
+        let life = Life::begin(&config.state, &config.run)?;
+        life.reconcile();
+        let (state, run) = (life.state().to_owned(), life.run().to_owned());
+        Ok::<_, LifeError>((life, Config { state, run, ..config }))
+    })
+    .await??;
+    systemd::status("booting the OS seed");
+    let daemon = Daemon::start(config, Sandboxes { mark: life.mark(), ..Sandboxes::default() }).await?;
+    let _watchdog = systemd::watchdog(|| true);
     let gateway = gateway::start(&daemon, daemon.config()).await?;
     let served = fri::start::start(&daemon, daemon.config())?;
     tokio::select! {
-        grown = daemon.grow_languages(|step| tracing::info!("{step}")) => grown?,
+        grown = daemon.grow_languages(|step| told(&step)) => grown?,
         () = stopped() => {
             served.stop().await;
             return Ok(());
         }
     }
+    systemd::ready("serving requests");
     tracing::info!("ready");
+    let _budget = daemon.keep_within_budget();
     let functions = tokio::spawn({
         let daemon = daemon.clone();
-        async move { daemon.grow_functions(|step| tracing::info!("{step}")).await }
+        async move { daemon.grow_functions(|step| told(&step)).await }
     });
     stopped().await;
     tracing::info!("going down: waiting for the requests at work");
+    systemd::stopping(Duration::from_millis(daemon.config().drain_timeout_ms).saturating_add(ENDING));
     functions.abort();
     tokio::select! {
         given_up = go_down(daemon, gateway, served) => {
@@ -119,9 +145,17 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A step of the daemon's work, for the log and the service manager.
+fn told(step: &str) {
+    tracing::info!("{step}");
+    systemd::status(step);
+}
+
 /// Ends in order; how many requests were given up.
 async fn go_down(daemon: Daemon, gateway: gateway::Running, served: fri::start::Served) -> usize {
+    let logs = daemon.logs().clone();
     let given_up = tokio::join!(daemon.drain(None), gateway.stop()).0;
     served.stop().await;
+    logs.flush().await;
     given_up
 }

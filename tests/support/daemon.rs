@@ -23,6 +23,8 @@ pub struct Options {
     pub gateway: String,
     /// More of the configuration (TOML), as sections.
     pub more: String,
+    /// Give it a small file system of its own for its state, and one for /dev/shm. Needs root.
+    pub own_mounts: bool,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             group: String::new(),
             gateway: String::new(),
             more: String::new(),
+            own_mounts: false,
         }
     }
 }
@@ -42,6 +45,8 @@ pub struct Coppiced {
     options: Options,
     directory: tempfile::TempDir,
     mark: String,
+    /// Holds the mount namespace that it runs in.
+    namespace: Option<Child>,
 }
 
 impl Coppiced {
@@ -51,7 +56,8 @@ impl Coppiced {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("coppiced-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = fresh_dir("d");
-        let mut daemon = Coppiced { child: None, options, directory, mark };
+        let namespace = options.own_mounts.then(|| own_mounts(&directory.path().join("state")));
+        let mut daemon = Coppiced { child: None, options, directory, mark, namespace };
         daemon.start_again();
         daemon
     }
@@ -61,6 +67,10 @@ impl Coppiced {
         assert!(self.child.is_none(), "it runs");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_coppiced"));
+        if let Some(namespace) = &self.namespace {
+            command = Command::new("nsenter");
+            command.args(["-t", &namespace.id().to_string(), "-m", "--", env!("CARGO_BIN_EXE_coppiced")]);
+        }
         std::fs::write(self.config(), self.configuration()).unwrap();
         command.arg("--config").arg(self.config());
         command.env("COPPICE_TEST_MARK", &self.mark).env("NO_COLOR", "1");
@@ -119,6 +129,16 @@ impl Coppiced {
         self.run_directory().join("fri.ttrpc.sock")
     }
 
+    /// A path as the daemon sees it, for the test.
+    pub fn reach(&self, path: &Path) -> PathBuf {
+        match &self.namespace {
+            Some(holder) => {
+                Path::new(&format!("/proc/{}/root", holder.id())).join(path.strip_prefix("/").unwrap())
+            }
+            None => path.to_owned(),
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("log")
     }
@@ -163,9 +183,14 @@ impl Coppiced {
 
     /// Tells it to end, and waits until it has; nothing of it may be there then.
     pub fn stop(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it does not run");
-        let pid = rustix::process::Pid::from_child(&child);
+        let pid = rustix::process::Pid::from_raw(self.pid()).expect("it does not run");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
+    /// Waits until it has ended; nothing of it may be there then.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it does not run");
         let (status, late) = wait(&mut child, LIMIT);
         assert!(!late, "coppiced does not end: {}", self.log());
         self.nothing_is_left();
@@ -205,11 +230,24 @@ impl Drop for Coppiced {
         if std::thread::panicking() {
             let _ = writeln!(std::io::stderr(), "coppiced's log:\n{}", self.log());
         }
-        if let Some(mut child) = self.child.take() {
+        for mut child in [self.child.take(), self.namespace.take()].into_iter().flatten() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+/// A mount namespace with a small file system of its own in `state`, and one in /dev/shm; the process that holds it.
+fn own_mounts(state: &Path) -> Child {
+    std::fs::create_dir_all(state).unwrap();
+    let script = "mount -t tmpfs -o size=48m tmpfs \"$1\" && mount -t tmpfs -o size=8m tmpfs /dev/shm && echo made && exec sleep 86400";
+    let mut holder = Command::new("unshare");
+    holder.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(state).stdout(Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut said = [0; 5];
+    let made = std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said);
+    assert!(made.is_ok() && said == *b"made\n", "this test mounts file systems: it needs root");
+    holder
 }
 
 /// Runs a future to its end.

@@ -208,7 +208,7 @@ impl Daemon {
     pub async fn remove(&self, name: &str) -> Result<(), DaemonError> {
         let turn = self.turn(name)?;
         let daemon = self.clone();
-        blocking(move || {
+        let turn = blocking(move || {
             let name = &turn.name;
             daemon.0.store.remove(name)?;
             let old = lock(&daemon.0.serving).remove(name);
@@ -220,9 +220,11 @@ impl Daemon {
             }
             daemon.retire(retired, old);
             tracing::info!(function = name, "removed");
-            Ok(())
+            Ok(turn)
         })
-        .await
+        .await?;
+        self.0.logs.remove(&turn.name).await;
+        Ok(())
     }
 
     /// One change of a function at a time: a second one is told so.

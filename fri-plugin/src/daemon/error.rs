@@ -57,6 +57,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no such policy.
+    #[error("there is no policy named {0} (reclaim.policy): {known:?} are there", known = seedtree::reclaim::policies::NAMES)]
+    Policy(String),
     /// An upload cannot be read.
     #[error("cannot read the upload {path}")]
     Upload {
@@ -87,7 +90,7 @@ impl DaemonError {
             DaemonError::Code(error) => error.code(),
             DaemonError::State { .. } | DaemonError::Upload { .. } => "Node.Host",
             DaemonError::Changing(_) => "Function.Changing",
-            DaemonError::Task(_) => "Node.Internal",
+            DaemonError::Policy(_) | DaemonError::Task(_) => "Node.Internal",
             DaemonError::GoingDown => "Node.Draining",
         }
     }
@@ -105,6 +108,7 @@ impl DaemonError {
             DaemonError::Code(_)
             | DaemonError::State { .. }
             | DaemonError::Upload { .. }
+            | DaemonError::Policy(_)
             | DaemonError::Task(_) => Kind::Internal,
             DaemonError::GoingDown => Kind::Unavailable,
         }

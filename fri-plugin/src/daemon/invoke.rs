@@ -2,8 +2,12 @@
 
 use super::Daemon;
 use super::error::DaemonError;
+use crate::logs::RequestLog;
 use seedtree::node::Served;
+use seedtree::node::error::NodeError;
 use seedtree::node::instance::Sink;
+use seedtree::runtime::Reply;
+use serde_json::Value;
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,7 @@ pub struct Invoked {
     pub log_tail: Vec<u8>,
 }
 
-/// Most bytes of the log that come back with an answer, as on AWS Lambda.
-pub const LOG_TAIL: usize = 4 << 10;
+pub use crate::logs::TAIL as LOG_TAIL;
 
 /// A new identity for a request: a random UUID, as AWS Lambda's.
 pub fn new_request_id() -> String {
@@ -42,26 +45,81 @@ impl Daemon {
     ///
     /// Dropped midway, it ends the instance.
     pub async fn invoke(&self, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
-        let mut sink = Tail { kept: Vec::new(), also };
-        let result = self.node().invoke(call.function, call.event, call.request_id, &mut sink).await;
-        let result = result.map_err(DaemonError::from);
+        let Ok(serving) = self.node().function(call.function) else {
+            let error = NodeError::NoSuchFunction(call.function.to_owned());
+            return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
+        };
+        drop(serving);
+        let mut sink = Both { log: self.0.logs.request(call.function, call.request_id), also };
+        let asked = seedtree::node::Call {
+            event: call.event,
+            request_id: call.request_id,
+            limit_ms: call.timeout_ms,
+        };
+        let result = self.node().call(call.function, &asked, &mut sink).await.map_err(DaemonError::from);
         self.metrics().invoked(call.function, &result);
         let version = super::lock(&self.0.serving).get(call.function).map_or(0, |s| s.number);
-        Invoked { result, version, log_tail: sink.kept }
+        let log_tail = sink.log.tail().to_vec();
+        if let Some(failure) = failure(&result) {
+            sink.log.platform(&failure);
+        }
+        Invoked { result, version, log_tail }
     }
 }
 
-/// Keeps the last bytes, and passes all on.
-struct Tail<'a> {
-    kept: Vec<u8>,
+/// What the log has of a request that the function failed, beside what it printed itself.
+fn failure(result: &Result<Served, DaemonError>) -> Option<String> {
+    match result {
+        Ok(Served { reply: Reply::Error(error), .. }) => Some(format!("[ERROR] {}", described(error))),
+        Err(DaemonError::Node(error)) if error.is_functions() => {
+            Some(format!("[ERROR] {}: {error}", error.code()))
+        }
+        _ => None,
+    }
+}
+
+/// A function's own description of its error, for people: its type, its message, and where it came from.
+pub fn described(error: &[u8]) -> String {
+    let Ok(error) = serde_json::from_slice::<Value>(error) else {
+        return String::from_utf8_lossy(error).into_owned();
+    };
+    let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+    let mut lines = format!("{}: {}", text("errorType"), text("errorMessage"));
+    let trace = error.get("stackTrace").or_else(|| error.get("trace")).and_then(Value::as_array);
+    for line in trace.into_iter().flatten().filter_map(Value::as_str) {
+        lines.push('\n');
+        lines.push_str(line.trim_end_matches('\n'));
+    }
+    lines
+}
+
+/// Prints to the log and to whom the caller named.
+struct Both<'a> {
+    log: RequestLog,
     also: &'a mut dyn Sink,
 }
 
-impl Sink for Tail<'_> {
+impl Sink for Both<'_> {
     fn printed(&mut self, bytes: &[u8]) {
-        self.kept.extend_from_slice(bytes);
-        let surplus = self.kept.len().saturating_sub(LOG_TAIL);
-        self.kept.drain(..surplus);
+        self.log.printed(bytes);
         self.also.printed(bytes);
+    }
+
+    fn began(&mut self, instance: &str) {
+        self.log.set_instance(instance);
+        self.also.began(instance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::described;
+
+    #[test]
+    fn errors_are_described_for_people() {
+        let python =
+            br#"{"errorType": "ValueError", "errorMessage": "no", "stackTrace": ["  one\n", "  two"]}"#;
+        assert_eq!(described(python), "ValueError: no\n  one\n  two");
+        assert_eq!(described(b"not JSON"), "not JSON");
     }
 }

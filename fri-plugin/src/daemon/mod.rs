@@ -10,6 +10,7 @@ mod tidy;
 
 use crate::code::{CodeStore, Pin};
 use crate::config::Config;
+use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::trace::Tracer;
@@ -33,6 +34,7 @@ struct Inner {
     ready: AtomicBool,
     store: Arc<Store>,
     code: CodeStore,
+    logs: Logs,
     /// What serves, by name.
     serving: Mutex<BTreeMap<String, Serving>>,
     /// Names that are being deployed, rolled back or removed.
@@ -69,6 +71,11 @@ impl Daemon {
     /// Whether the OS seed and the language seeds are there, so that requests are served as they should be.
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Acquire) && !self.0.node.is_draining()
+    }
+
+    /// What functions print.
+    pub fn logs(&self) -> &Logs {
+        &self.0.logs
     }
 
     /// What is counted.

@@ -3,10 +3,12 @@
 use super::error::DaemonError;
 use super::{Daemon, Inner, Serving, lock};
 use crate::code::CodeStore;
-use crate::config::Config;
+use crate::config::{Config, Reclaim};
+use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use seedtree::node::{Node, NodeConfig};
+use seedtree::reclaim::{Policy, policies};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -46,6 +48,8 @@ impl Daemon {
             env: config.env.clone().into_iter().collect(),
             prefill: config.prefill,
             fork_queue: config.fork_queue,
+            replicas: config.replicas.saturating_sub(1),
+            policy: policy(&config.reclaim)?,
             grow_timeout_ms: config.grow_timeout_ms,
             exe: sandboxes.exe,
             mark: sandboxes.mark,
@@ -53,7 +57,9 @@ impl Daemon {
         })
         .await?;
         tracing::info!("the OS seed is there");
+        let logs = Logs::open(&config.state, config.logs.bytes, config.logs.memory);
         let daemon = Daemon(Arc::new(Inner {
+            logs,
             config,
             node,
             started: Instant::now(),
@@ -71,6 +77,8 @@ impl Daemon {
 
     /// Puts every stored function into service.
     async fn restore(&self) {
+        let names = self.0.store.list().into_iter().map(|f| f.current.name).collect();
+        self.0.logs.collect(names).await;
         for function in self.0.store.list() {
             let version = function.current;
             let name = version.name.clone();
@@ -123,6 +131,12 @@ impl Daemon {
         let drained = tokio::time::timeout(limit, self.node().drain()).await;
         if drained.is_ok() { 0 } else { self.node().requests() }
     }
+}
+
+/// The policy of a configuration, which has been checked.
+fn policy(reclaim: &Reclaim) -> Result<Arc<dyn Policy>, DaemonError> {
+    let policy = policies::named(&reclaim.policy, reclaim.idle_ms.saturating_mul(1_000_000));
+    policy.map(Arc::from).ok_or_else(|| DaemonError::Policy(reclaim.policy.clone()))
 }
 
 /// Runs something that blocks.

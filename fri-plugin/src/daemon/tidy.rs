@@ -2,6 +2,10 @@
 
 use super::Daemon;
 use super::error::DaemonError;
+use std::time::Duration;
+
+/// The policy that needs no budget.
+const KEEP_ALIVE: &str = "keep-alive";
 
 impl Daemon {
     /// Removes code that no version in the store and none at work refers to. Blocks.
@@ -12,6 +16,35 @@ impl Daemon {
                 tracing::warn!(error = super::error::chain(&error), "old code cannot be looked for");
             }
         }
+    }
+
+    /// Keeps the memory of the sandboxes within the budget, as long as the returned task is not ended. `None` where the configuration has
+    /// neither a budget nor a policy that needs none.
+    pub fn keep_within_budget(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let config = self.config();
+        let budget = match config.memory.budget {
+            0 if config.reclaim.policy == KEEP_ALIVE => u64::MAX,
+            0 => return None,
+            budget => budget,
+        };
+        let (daemon, interval) = (self.clone(), Duration::from_millis(config.reclaim.interval_ms));
+        Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let reclaimed = daemon.node().reclaim(budget).await;
+                for dropped in &reclaimed.dropped {
+                    daemon.metrics().seed_reclaimed();
+                    let (function, bytes) = (&dropped.function, dropped.known.bytes);
+                    tracing::info!(
+                        function,
+                        bytes,
+                        held = reclaimed.held,
+                        budget,
+                        "a function's seed was reclaimed"
+                    );
+                }
+            }
+        }))
     }
 
     /// Grows a function's seed, where it has none, and its spares.

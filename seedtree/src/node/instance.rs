@@ -30,6 +30,11 @@ pub struct Answer {
 pub trait Sink: Send {
     /// Takes what an instance has printed.
     fn printed(&mut self, bytes: &[u8]);
+
+    /// Hears which instance prints from now on.
+    fn began(&mut self, instance: &str) {
+        let _ = instance;
+    }
 }
 
 /// An instance.

@@ -136,6 +136,7 @@ impl Node {
         sink: &mut dyn Sink,
     ) -> Result<Answer, NodeError> {
         let _listed = self.at_work(version, instance, started);
+        sink.began(&instance.id);
         instance.answer(timeout_ms, sink).await
     }
 

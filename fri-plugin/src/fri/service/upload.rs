@@ -40,21 +40,12 @@ pub struct Received {
 impl Received {
     /// What is to be deployed; of use as long as this lives.
     pub fn deployment(&self) -> Deployment {
+        let zip = |path: &TempPath| Source::Zip(path.to_path_buf());
         Deployment {
             spec: self.spec.clone(),
-            code: unpacked(&self.code),
-            layers: self.layers.iter().map(unpacked).collect(),
+            code: zip(&self.code),
+            layers: self.layers.iter().map(zip).collect(),
         }
-    }
-}
-
-/// An archive as a directory beside it, until the daemon takes archives itself.
-fn unpacked(path: &TempPath) -> Source {
-    let directory = path.with_file_name(format!("code-{}", uuid::Uuid::new_v4()));
-    let unpack = || zip::ZipArchive::new(std::fs::File::open(path)?)?.extract(&directory);
-    match unpack() {
-        Ok(()) => Source::Directory(directory),
-        Err(_) => Source::Zip(path.to_path_buf()),
     }
 }
 

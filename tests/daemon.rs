@@ -1,0 +1,201 @@
+//! The daemon's life: what is deployed stays deployed over ends of all kinds, and nothing of it stays behind.
+
+mod support;
+
+use fri_plugin::fri::client::ClientError;
+use fri_plugin::proto;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+use support::daemon::{Coppiced, Options, block_on, python};
+use support::left::{descriptors, eventually};
+use support::{LIMIT, finish};
+
+fn answer(daemon: &Coppiced, function: &str, event: &str) -> Value {
+    let (end, bytes) = daemon.invoke(function, event).unwrap_or_else(|e| panic!("{e}: {}", daemon.log()));
+    assert_eq!(end.function_error, "", "{}", String::from_utf8_lossy(&bytes));
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn says(word: &str) -> String {
+    format!("def handler(event, context):\n    return ['{word}', event]\n")
+}
+
+fn code_of(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused(error) => error.code.clone(),
+        error => panic!("an error without a code: {error:?}"),
+    }
+}
+
+fn function(daemon: &Coppiced, name: &str) -> proto::Function {
+    block_on(async {
+        let client = daemon.client().await;
+        client.functions().get(proto::GetFunctionRequest { name: name.into() }).await.unwrap().into_inner()
+    })
+}
+
+#[test]
+fn what_is_deployed_survives_restarts_and_kills() {
+    let mut daemon = Coppiced::start(Options::default());
+    daemon.deploy(python("one"), &[("app.py", &says("first"))]).unwrap();
+    daemon.deploy(python("two"), &[("app.py", &says("two"))]).unwrap();
+    let second = daemon.deploy(python("one"), &[("app.py", &says("second"))]).unwrap();
+    assert_eq!((second.version, second.versions.as_slice()), (2, &[1, 2][..]));
+    assert!(daemon.stop().success(), "{}", daemon.log());
+    assert!(!daemon.grpc().exists() && !daemon.ttrpc().exists(), "sockets are left");
+    for _ in 0..2 {
+        daemon.start_again();
+        assert_eq!(answer(&daemon, "one", "1"), json!(["second", 1]));
+        assert_eq!(answer(&daemon, "two", "2"), json!(["two", 2]));
+        // The seeds are grown again without a request, too.
+        assert!(eventually(|| function(&daemon, "two").state == "ready"), "{}", daemon.log());
+        daemon.kill();
+    }
+    daemon.start_again();
+    block_on(async {
+        let client = daemon.client().await;
+        let request = proto::RemoveFunctionRequest { name: "two".into() };
+        client.functions().remove(request).await.unwrap();
+        let request = proto::RollbackRequest { name: "one".into(), version: 0 };
+        let mut events = client.functions().rollback(request).await.unwrap().into_inner();
+        while events.message().await.unwrap().is_some() {}
+    });
+    assert_eq!(answer(&daemon, "one", "3"), json!(["first", 3]));
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(answer(&daemon, "one", "4"), json!(["first", 4]));
+    assert_eq!(code_of(&daemon.invoke("two", "0").unwrap_err()), "Function.NotFound");
+    // Code that nothing refers to is gone: two versions of one are there.
+    let code = std::fs::read_dir(daemon.state().join("code")).unwrap().count();
+    assert_eq!(code, 2);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_failed_deploy_leaves_the_version_before_it_serving() {
+    let mut daemon = Coppiced::start(Options::default());
+    daemon.deploy(python("f"), &[("app.py", &says("good"))]).unwrap();
+    let code = || std::fs::read_dir(daemon.state().join("code")).unwrap().count();
+    let before = code();
+    for (source, expected) in [
+        ("import nothing_of_this_name\n", "Runtime.ImportError"),
+        ("import os\nos._exit(3)\n", "Runtime.ExitError"),
+        ("x = 1\n", "Runtime.ImportError"),
+    ] {
+        let error = daemon.deploy(python("f"), &[("app.py", source)]).unwrap_err();
+        assert_eq!(code_of(&error), expected, "{source}: {error}");
+        assert_eq!(answer(&daemon, "f", "1"), json!(["good", 1]));
+    }
+    let error = daemon.deploy(python("f"), &[("other.py", "")]).unwrap_err();
+    assert_eq!(code_of(&error), "Function.Handler");
+    assert!(eventually(|| code() == before), "code of failed deploys is left");
+    assert_eq!(function(&daemon, "f").version, 1);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn deploys_of_one_function_do_not_race() {
+    let mut daemon = Coppiced::start(Options::default());
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let deploys: Vec<_> = (0..6)
+            .map(|n| {
+                let daemon = &daemon;
+                scope.spawn(move || (n, daemon.deploy(python("f"), &[("app.py", &says(&format!("v{n}")))])))
+            })
+            .collect();
+        deploys.into_iter().map(|d| d.join().unwrap()).collect()
+    });
+    let mut last = (0, 0);
+    for (n, outcome) in &outcomes {
+        match outcome {
+            Ok(function) => last = last.max((function.version, *n)),
+            Err(error) => assert_eq!(code_of(error), "Function.Changing"),
+        }
+    }
+    assert!(last.0 > 0, "{outcomes:?}");
+    assert_eq!(answer(&daemon, "f", "0"), json!([format!("v{}", last.1), 0]));
+    assert_eq!(function(&daemon, "f").version, last.0);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_state_directory_has_one_daemon() {
+    let mut daemon = Coppiced::start(Options { runtimes: vec![], ..Options::default() });
+    let mut second = Command::new(env!("CARGO_BIN_EXE_coppiced"));
+    second.arg("--config").arg(daemon.state().join("../coppiced.toml"));
+    let outcome = finish(&mut second, b"", LIMIT);
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains(&daemon.pid().to_string()),
+        "the holder is not named: {}",
+        outcome.stderr
+    );
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_drain_finishes_what_is_at_work() {
+    let mut daemon = Coppiced::start(Options::default());
+    let slow = "import time\ndef handler(event, context):\n    time.sleep(1.5)\n    return event\n";
+    daemon.deploy(python("slow"), &[("app.py", slow)]).unwrap();
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| daemon.invoke("slow", "7").map(|(_, bytes)| bytes));
+        let at_work = || {
+            block_on(async {
+                let list = proto::ListInstancesRequest::default();
+                daemon.client().await.instances().list(list).await.unwrap().into_inner().instances.len()
+            })
+        };
+        assert!(eventually(|| at_work() == 1));
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(daemon.pid()).unwrap(),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        assert_eq!(request.join().unwrap().unwrap(), b"7");
+    });
+    assert!(daemon.wait().success(), "{}", daemon.log());
+}
+
+#[test]
+fn configurations_are_printed_and_checked() {
+    let coppiced =
+        |args: &[&str]| finish(Command::new(env!("CARGO_BIN_EXE_coppiced")).args(args), b"", LIMIT);
+    let default = coppiced(&["config", "default"]);
+    assert_eq!(default.status, 0);
+    let dir = support::fresh_dir("config");
+    let file = dir.path().join("c.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, &default.stdout).unwrap();
+    assert_eq!(coppiced(&["--config", path, "config", "check"]).status, 0);
+    std::fs::write(&file, "fork_quue = 1\n").unwrap();
+    for args in [&["--config", path, "config", "check"][..], &["--config", path]] {
+        let outcome = coppiced(args);
+        assert_eq!(outcome.status, 1);
+        assert!(outcome.stderr.contains("fork_quue"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn many_deploys_leave_no_descriptor_and_no_process() {
+    let mut daemon = Coppiced::start(Options::default());
+    let round = |n: usize| {
+        daemon.deploy(python("f"), &[("app.py", &says(&n.to_string()))]).unwrap();
+        assert_eq!(answer(&daemon, "f", "0"), json!([n.to_string(), 0]));
+        let failing = [("app.py", "raise SystemError('no')\n")];
+        daemon.deploy(python("f"), &failing).unwrap_err();
+    };
+    let settled = || (descriptors(daemon.pid()), daemon.sandboxes().len());
+    for n in 0..3 {
+        round(n);
+    }
+    // Old versions end when their last request has.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = settled();
+    for n in 3..12 {
+        round(n);
+    }
+    assert!(eventually(|| settled() <= before), "{before:?} became {:?}", settled());
+    assert!(daemon.stop().success());
+}
