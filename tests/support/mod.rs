@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub mod daemon;
 pub mod gateway;
+pub mod fri;
 pub mod http;
 pub mod left;
 pub mod limits;

@@ -98,6 +98,11 @@ impl Client {
         Ok(Client { channel: channel.map_err(|e| ClientError::Broken(crate::daemon::error::chain(&e)))? })
     }
 
+    /// What the clients of the services call through.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// The service `Functions`.
     pub fn functions(&self) -> FunctionsClient<Channel> {
         FunctionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -69,7 +70,7 @@ impl Listener {
                 continue;
             }
             match self.slots.clone().try_acquire_owned() {
-                Ok(slot) => return Connection { stream, _slot: slot },
+                Ok(slot) => return Connection { stream, slot },
                 Err(_) => {
                     tracing::warn!(socket = %self.path.display(), "a connection is refused: too many are open")
                 }
@@ -113,7 +114,15 @@ fn bind(path: &Path, access: Access) -> Result<(UnixListener, u64)> {
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Its two directions, and its place among the open connections.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf, OwnedSemaphorePermit) {
+        let (from, to) = self.stream.into_split();
+        (from, to, self.slot)
+    }
 }
 
 impl AsyncRead for Connection {
