@@ -2,7 +2,26 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["coppice/fri/v1/fri.proto"], ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    let mut build = tonic_prost_build::configure().bytes(".");
+    // What the command prints as JSON.
+    let printed = [
+        "Function",
+        "FunctionSpec",
+        "FunctionCounts",
+        "Seed",
+        "Memory",
+        "Instance",
+        "StatusResponse",
+        "Pool",
+        "LogLine",
+        "InvokeEnd",
+        "Phases",
+    ];
+    for message in printed {
+        build = build.type_attribute(message, "#[derive(serde::Serialize)]");
+    }
+    let text = "#[serde(serialize_with = \"text\")]";
+    build.field_attribute("FunctionSpec.warm_event", text).compile_fds(files)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

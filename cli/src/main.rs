@@ -23,8 +23,10 @@ macro_rules! tell {
 }
 
 mod commands;
+mod failure;
 mod limits;
 mod mounts;
+mod node;
 mod peers;
 mod report;
 mod signals;

@@ -138,7 +138,7 @@ pub enum Call<Q, P> {
 
 pub enum Answers<P> {
     Soon(tokio::task::JoinHandle<Result<tonic::Streaming<P>, tonic::Status>>),
-    Now(tonic::Streaming<P>),
+    Now(Box<tonic::Streaming<P>>),
 }
 
 impl<P> Drop for Answers<P> {
@@ -170,7 +170,7 @@ impl<Q: Message + Default + 'static, P: Message + Default + 'static> Call<Q, P> 
             Call::Grpc { answers, .. } => {
                 if let Answers::Soon(task) = answers {
                     let stream = task.await.unwrap().map_err(of_grpc)?;
-                    *answers = Answers::Now(stream);
+                    *answers = Answers::Now(Box::new(stream));
                 }
                 let Answers::Now(stream) = answers else { unreachable!() };
                 stream.next().await.transpose().map_err(of_grpc)

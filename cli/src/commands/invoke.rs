@@ -75,15 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     if let Some(warm) = &args.warm {
         seedtree::tree::check_event(warm.as_bytes()).context("--warm")?;
     }
-    let mut env = Vec::new();
-    for item in &args.env {
-        let (name, value) =
-            item.split_once('=').with_context(|| format!("--env {item}: write NAME=VALUE"))?;
-        if name.is_empty() {
-            bail!("--env {item}: the name is empty");
-        }
-        env.push((name.to_owned(), value.to_owned()));
-    }
+    let env = super::environment(&args.env)?;
     let config = Config {
         exe: std::env::current_exe()?,
         rootfs: args.rootfs.clone(),
@@ -148,24 +140,16 @@ fn failed(error: TreeError, as_json: bool) -> anyhow::Result<u8> {
 
 /// Prints the function's own error; its status is 1.
 fn function_error(error: &[u8], as_json: bool, phases: Option<Value>) -> anyhow::Result<u8> {
-    let value: Value = serde_json::from_slice(error).unwrap_or_else(
-        |_| json!({"errorType": "Runtime.Malformed", "errorMessage": String::from_utf8_lossy(error)}),
-    );
     if as_json {
-        say!("{}", json!({"ok": false, "error": value, "phases": phases}));
-        return Ok(1);
+        say!("{}", json!({"ok": false, "error": crate::failure::parsed(error), "phases": phases}));
+    } else {
+        crate::failure::trace(error);
     }
-    // Python's lines end in a line feed each, those of Node.js do not.
-    for line in ["stackTrace", "trace"].iter().filter_map(|key| value[*key].as_array()).flatten() {
-        tell!("{}", line.as_str().unwrap_or_default().trim_end_matches('\n'));
-    }
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    tell!("coppice: the function failed: {}: {}", text("errorType"), text("errorMessage"));
     Ok(1)
 }
 
 /// Reads the event, and no more of it than the limit and a byte.
-fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_event(arg: &str) -> anyhow::Result<Vec<u8>> {
     let limit = MAX_PAYLOAD as u64 + 1;
     let mut event = Vec::new();
     if arg == "-" {

@@ -1,0 +1,53 @@
+//! Talking to coppiced: connecting, uploading, and showing what comes back.
+
+pub mod pack;
+pub mod show;
+pub mod upload;
+
+use fri_plugin::fri::client::{Client, ClientError};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Exit status where the daemon refused, or the function failed.
+pub const EXIT_REFUSED: u8 = 1;
+
+/// Where the daemon is.
+#[derive(Debug, clap::Args)]
+pub struct Socket {
+    /// Socket of coppiced (gRPC)
+    #[arg(long, value_name = "PATH", env = "COPPICE_SOCKET", default_value = "/run/coppice/fri.grpc.sock")]
+    socket: PathBuf,
+}
+
+impl Socket {
+    /// Connects and does the work; the result is the exit status. What the daemon refuses is reported here.
+    pub fn run(
+        &self,
+        as_json: bool,
+        work: impl AsyncFnOnce(Client) -> anyhow::Result<u8>,
+    ) -> anyhow::Result<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let done = runtime.block_on(async { work(Client::connect(&self.socket).await?).await });
+        let error = match done {
+            Ok(status) => return Ok(status),
+            Err(error) => error,
+        };
+        let Some(ClientError::Refused(refused)) = error.downcast_ref() else { return Err(error) };
+        if as_json {
+            let function: serde_json::Value = serde_json::from_slice(&refused.function).unwrap_or_default();
+            let error = json!({"code": refused.code, "message": refused.message, "function": function});
+            say!("{}", json!({"ok": false, "error": error}));
+        } else {
+            if !refused.function.is_empty() {
+                crate::failure::trace(&refused.function);
+            }
+            tell!("coppice: {} [{}]", refused.message, refused.code);
+        }
+        Ok(EXIT_REFUSED)
+    }
+}
+
+/// The error of a call, for `?`.
+pub fn refused(status: tonic::Status) -> ClientError {
+    status.into()
+}
