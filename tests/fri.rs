@@ -351,13 +351,8 @@ fn a_client_that_goes_away_takes_its_request_and_its_upload_with_it() {
                 call.send(message).await;
             }
             let uploads = daemon.state().join("uploads");
-            let files = || {
-                std::fs::read_dir(&uploads)
-                    .unwrap()
-                    .flatten()
-                    .filter(|e| e.file_type().unwrap().is_file())
-                    .map(|e| e.metadata().unwrap().len())
-            };
+            let files =
+                || std::fs::read_dir(&uploads).unwrap().flatten().map(|e| e.metadata().unwrap().len());
             until(async || files().sum::<u64>() == 2 << 20, "the upload is under way").await;
             drop((call, t));
             until(async || files().count() == 0, "the upload of a client that is gone").await;

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub mod daemon;
-pub mod gateway;
 pub mod fri;
+pub mod gateway;
 pub mod http;
 pub mod left;
 pub mod limits;

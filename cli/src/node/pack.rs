@@ -74,12 +74,7 @@ mod tests {
             let mut entry = zip.by_index(n).unwrap();
             let (mut text, name) = (String::new(), entry.name().unwrap().into_owned());
             entry.read_to_string(&mut text).unwrap();
-            found.push((
-                name,
-                entry.unix_mode().unwrap() & 0o777,
-                entry.is_symlink(),
-                text,
-            ));
+            found.push((name, entry.unix_mode().unwrap() & 0o777, entry.is_symlink(), text));
         }
         let names: Vec<&str> = found.iter().map(|f| f.0.as_str()).collect();
         assert_eq!(names, ["a/", "a/bootstrap", "a/empty/", "link", "plain"]);

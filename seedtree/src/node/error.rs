@@ -41,6 +41,9 @@ pub enum NodeError {
     /// There is no such function.
     #[error("there is no function named {0}")]
     NoSuchFunction(String),
+    /// There is no such seed.
+    #[error("there is no seed {0}")]
+    NoSuchSeed(String),
     /// There is no such instance.
     #[error("there is no instance {0}")]
     NoSuchInstance(String),
@@ -129,6 +132,7 @@ impl NodeError {
             NodeError::Code { .. } => "Function.CodeMissing",
             NodeError::Handler { .. } => "Function.Handler",
             NodeError::NoSuchFunction(_) => "Function.NotFound",
+            NodeError::NoSuchSeed(_) => "Seed.NotFound",
             NodeError::NoSuchInstance(_) => "Instance.NotFound",
             NodeError::InstanceBusy(_) => "Instance.Busy",
             NodeError::TooManyInstances(_) => "Instance.TooMany",

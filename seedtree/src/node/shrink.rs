@@ -1,9 +1,11 @@
 //! Reclaiming memory: functions' seeds that are not worth it go, under the node's policy, and come back when they are asked for.
 
-use super::Node;
+use super::error::NodeError;
 use super::version::Version;
+use super::{Node, lock};
 use crate::memory::{Usage, usage};
 use crate::reclaim::{Candidate, victims};
+use crate::runtime::Runtime;
 use crate::sandbox::now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -91,6 +93,23 @@ impl Node {
             Some(Dropped { function, version: version.number, known })
         });
         Reclaimed { held, dropped: dropped.collect() }
+    }
+
+    /// Drops a seed: a runtime's, or a function's with its spares and kept instances. Requests are served from the level above until it
+    /// is grown again, which the next request begins.
+    pub fn drop_seed(&self, name: &str) -> Result<(), NodeError> {
+        let missing = || NodeError::NoSuchSeed(name.to_owned());
+        if let Some(runtime) = Runtime::named(name) {
+            let dropped = lock(&self.0.languages).remove(&runtime);
+            return dropped.map(drop).ok_or_else(missing);
+        }
+        let version = self.function(name)?;
+        if version.seed().is_none() {
+            return Err(missing());
+        }
+        version.set_seed(None);
+        version.end_idle();
+        Ok(())
     }
 
     fn candidate(&self, version: &Arc<Version>, bytes: u64, now: u64) -> Candidate {

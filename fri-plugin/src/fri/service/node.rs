@@ -4,6 +4,7 @@ use super::Service;
 use super::seeds::memory_of;
 use crate::fri::error::FriError;
 use crate::proto;
+use std::time::Duration;
 
 impl Service {
     /// `Node.Status`.
@@ -27,12 +28,12 @@ impl Service {
             version: env!("CARGO_PKG_VERSION").into(),
             state: state.into(),
             uptime_ns: u64::try_from(daemon.uptime().as_nanos()).unwrap_or(u64::MAX),
-            functions: small(node.functions().len()),
+            functions: small(daemon.functions().len()),
             seeds: small(seeds.len()),
             instances: small(instances.len()),
             forks: node.forks(),
             memory,
-            memory_budget_bytes: 0,
+            memory_budget_bytes: daemon.config().memory.budget,
         })
     }
 
@@ -50,8 +51,9 @@ impl Service {
     }
 
     /// `Node.Drain`.
-    pub async fn drain(&self, _request: proto::DrainRequest) -> Result<proto::DrainResponse, FriError> {
-        self.daemon().node().drain().await;
-        Ok(proto::DrainResponse { given_up: 0 })
+    pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, FriError> {
+        let limit = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+        let given_up = self.daemon().drain(limit).await;
+        Ok(proto::DrainResponse { given_up: u32::try_from(given_up).unwrap_or(u32::MAX) })
     }
 }

@@ -6,6 +6,7 @@ use crate::proto;
 use crate::proto::seed_event::Kind;
 use async_stream::try_stream;
 use futures::StreamExt;
+use seedtree::node::error::NodeError;
 use seedtree::node::seed::NodeSeed;
 use seedtree::runtime::Runtime;
 use std::collections::BTreeMap;
@@ -66,14 +67,16 @@ impl Service {
     /// `Seeds.Delete`.
     pub async fn delete_seed(
         &self,
-        _: proto::DeleteSeedRequest,
+        request: proto::DeleteSeedRequest,
     ) -> Result<proto::DeleteSeedResponse, FriError> {
-        Err(FriError::NoSuchMethod("Seeds.Delete".into()))
+        self.daemon().node().drop_seed(&request.name)?;
+        Ok(proto::DeleteSeedResponse {})
     }
 
     /// `Seeds.Prewarm`.
-    pub async fn prewarm(&self, _: proto::PrewarmRequest) -> Result<proto::Seed, FriError> {
-        Err(FriError::NoSuchMethod("Seeds.Prewarm".into()))
+    pub async fn prewarm(&self, request: proto::PrewarmRequest) -> Result<proto::Seed, FriError> {
+        self.daemon().prewarm(&request.function).await?;
+        self.named(&request.function)
     }
 
     /// Every living seed.
@@ -86,7 +89,7 @@ impl Service {
 
     fn named(&self, name: &str) -> Result<proto::Seed, FriError> {
         let found = self.all().into_iter().find(|seed| seed.name == name);
-        found.ok_or(FriError::Malformed("this runtime has no seed: its functions grow from the OS seed"))
+        Ok(found.ok_or_else(|| NodeError::NoSuchSeed(name.to_owned()))?)
     }
 }
 
@@ -94,7 +97,12 @@ fn describe(seed: &Arc<NodeSeed>, parents: &BTreeMap<String, &'static str>) -> p
     let parent = match seed.level {
         0 => "",
         1 => "os",
-        _ => parents.get(&seed.name).copied().filter(|r| *r != Runtime::Provided.name()).unwrap_or("os"),
+        // A further seed of a hot function has a number after its name.
+        _ => parents
+            .get(seed.name.split('#').next().unwrap_or_default())
+            .copied()
+            .filter(|r| *r != Runtime::Provided.name())
+            .unwrap_or("os"),
     };
     proto::Seed {
         name: seed.name.clone(),
