@@ -21,7 +21,9 @@ pub struct Options {
     pub group: String,
     /// More of the section [gateway].
     pub gateway: String,
-    /// More of the configuration (TOML), as sections.
+    /// More of the configuration (TOML), as keys outside of sections.
+    pub keys: String,
+    /// More of the configuration, as sections.
     pub more: String,
     /// Give it a small file system of its own for its state, and one for /dev/shm. Needs root.
     pub own_mounts: bool,
@@ -33,6 +35,7 @@ impl Default for Options {
             runtimes: vec!["python"],
             group: String::new(),
             gateway: String::new(),
+            keys: String::new(),
             more: String::new(),
             own_mounts: false,
         }
@@ -102,6 +105,7 @@ impl Coppiced {
     fn configuration(&self) -> String {
         let (state, run) = (self.state(), self.run_directory());
         let mut text = format!("state = {state:?}\nrun = {run:?}\nruntimes = {:?}\n", self.options.runtimes);
+        text.push_str(&self.options.keys);
         text.push_str(&format!("[fri]\ngroup = {:?}\n", self.options.group));
         text.push_str(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{}\n", self.options.gateway));
         text.push_str("[metrics]\nlisten = \"127.0.0.1:0\"\n");

@@ -1,8 +1,9 @@
 //! A Unix socket that is there with its permissions from the first moment on, and connections whose peers have been checked.
 
 use super::access::Access;
-use std::io::{Error, Result};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use crate::life::LifeError;
+use crate::life::socket::{self, Socket};
+use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,42 +17,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Wait after an accept that failed, so that a host without descriptors is not kept busy.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Longest path of a socket, bytes.
-const LONGEST_PATH: usize = 107;
-
-/// Why there is no socket.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot make the socket {path}: the directory must exist and be writable, and a path may have 107 bytes"
-)]
-pub struct ListenError {
-    path: PathBuf,
-    #[source]
-    source: Error,
-}
-
 /// A listening socket. Its name is removed with it.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Of the socket that we made: another one of the same name is not ours to remove.
-    inode: u64,
+    /// Removes its name.
+    _file: Socket,
     access: Access,
     slots: Arc<Semaphore>,
 }
 
 impl Listener {
     /// Makes the socket, in place of one that an ended daemon has left. `connections` may be open at once.
-    pub fn bind(
-        path: &Path,
-        access: Access,
-        connections: usize,
-    ) -> std::result::Result<Listener, ListenError> {
-        let fail = |source| ListenError { path: path.to_owned(), source };
-        let (socket, inode) = bind(path, access).map_err(fail)?;
+    pub fn bind(path: &Path, access: Access, connections: usize) -> std::result::Result<Listener, LifeError> {
+        let (socket, file) = socket::listen(path, access.mode, access.group)?;
+        let socket = UnixListener::from_std(socket)
+            .map_err(|source| LifeError::Socket { path: path.to_owned(), source })?;
         let slots = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
-        Ok(Listener { socket, path: path.to_owned(), inode, access, slots })
+        Ok(Listener { socket, path: path.to_owned(), _file: file, access, slots })
     }
 
     /// The next connection whose peer may use the interface. Others are closed before a byte is read.
@@ -77,37 +61,6 @@ impl Listener {
             }
         }
     }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Binds in a directory that nobody else can enter, and moves the socket to its place when it is as it should be.
-fn bind(path: &Path, access: Access) -> Result<(UnixListener, u64)> {
-    // Bound under a shorter name it would be there, and no client could connect to it (unix(7), sun_path).
-    if path.as_os_str().len() > LONGEST_PATH {
-        return Err(std::io::ErrorKind::InvalidFilename.into());
-    }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let closed = tempfile::Builder::new()
-        .prefix(".s")
-        .rand_bytes(4)
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempdir_in(parent)?;
-    let made = closed.path().join("s");
-    let socket = UnixListener::bind(&made)?;
-    std::fs::set_permissions(&made, std::fs::Permissions::from_mode(access.mode))?;
-    if let Some(group) = access.group {
-        std::os::unix::fs::chown(&made, None, Some(group))?;
-    }
-    let inode = std::fs::symlink_metadata(&made)?.ino();
-    std::fs::rename(&made, path)?;
-    Ok((socket, inode))
 }
 
 /// A connection of a peer that was checked.
@@ -160,6 +113,7 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use tokio::io::AsyncReadExt;
 
     const OWN: Access = Access { mode: 0o660, group: None };
@@ -171,11 +125,8 @@ mod tests {
         let listener = Listener::bind(&path, OWN, 1).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        // A second one takes the name over; the first one then leaves it alone.
-        let second = Listener::bind(&path, OWN, 1).unwrap();
+        assert!(matches!(Listener::bind(&path, OWN, 1), Err(LifeError::Listened { .. })));
         drop(listener);
-        assert!(path.exists());
-        drop(second);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(Listener::bind(&dir.path().join("none/a.sock"), OWN, 1).is_err());
         assert!(Listener::bind(&dir.path().join("x".repeat(200)), OWN, 1).is_err());

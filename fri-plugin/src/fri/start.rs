@@ -1,11 +1,12 @@
 //! Offers a daemon on the sockets that its configuration names.
 
 use super::access::{Access, GroupError};
-use super::listen::{ListenError, Listener};
+use super::listen::Listener;
 use super::service::{Service, Uploads};
 use super::{grpc, ttrpc};
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::life::LifeError;
 use std::path::PathBuf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,7 +28,7 @@ pub enum StartError {
     },
     /// A socket cannot be made.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Listen(#[from] LifeError),
 }
 
 /// The interface at work. Dropped, it ends at once, and its sockets are removed.

@@ -51,7 +51,7 @@ pub enum LifeError {
         path: PathBuf,
     },
     /// The socket cannot be made.
-    #[error("cannot make the socket {path}")]
+    #[error("cannot make the socket {path}: its directory must be there, and the path may have 107 bytes")]
     Socket {
         /// Where.
         path: PathBuf,
@@ -59,11 +59,6 @@ pub enum LifeError {
         #[source]
         source: std::io::Error,
     },
-    /// There is no such group.
-    #[error(
-        "there is no group {0:?} on this host: make it with `groupadd --system {0}`, or change fri.group"
-    )]
-    Group(String),
 }
 
 impl LifeError {
@@ -73,7 +68,6 @@ impl LifeError {
             LifeError::InUse { .. } => "Node.InUse",
             LifeError::Directory { .. } | LifeError::Lock { .. } | LifeError::Socket { .. } => "Node.Host",
             LifeError::NotOurs { .. } | LifeError::Listened { .. } => "Node.SocketTaken",
-            LifeError::Group(_) => "Node.Group",
         }
     }
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+/// Longest path of a socket, bytes.
+const LONGEST: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -17,22 +19,6 @@ const BACKLOG: i32 = 1024;
 pub struct Socket {
     path: PathBuf,
     node: (u64, u64),
-}
-
-/// The number of a group, from its name or number; `None` for an empty text.
-pub fn group(name: &str) -> Result<Option<u32>, LifeError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(number) = name.parse() {
-        return Ok(Some(number));
-    }
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let found = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    });
-    found.map(Some).ok_or_else(|| LifeError::Group(name.to_owned()))
 }
 
 /// Whether there is nothing, or a socket of ours that nobody listens on.
@@ -63,11 +49,15 @@ pub fn remove_stale(path: &Path) -> bool {
     is_socket && is_free(path).unwrap_or(false) && std::fs::remove_file(path).is_ok()
 }
 
-/// Listens at a path, in the place of a socket of a previous life. `mode` is its permission bits.
+/// Listens at a path, in the place of a socket of a previous life. `mode` is its permission bits. Does not block for accept(2).
 pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, Socket), LifeError> {
-    is_free(path)?;
     let failed = |source| LifeError::Socket { path: path.to_owned(), source };
-    let new = path.with_extension("new");
+    // Moved to a longer name it would be there, and no client could connect to it (unix(7), sun_path).
+    if path.as_os_str().len() > LONGEST {
+        return Err(failed(std::io::ErrorKind::InvalidFilename.into()));
+    }
+    is_free(path)?;
+    let new = path.with_file_name(format!(".{}", std::process::id()));
     // Made under another name, it cannot be reached before it has its permissions; and where the path is taken, it is replaced at once.
     let make = || -> rustix::io::Result<UnixListener> {
         let _ = rustix::fs::unlink(&new);
@@ -138,14 +128,9 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(listen(&link, 0o600, None), Err(LifeError::NotOurs { .. })));
-        assert!(matches!(listen(&dir.path().join("no/fri"), 0o600, None), Err(LifeError::Socket { .. })));
-    }
-
-    #[test]
-    fn groups_have_names_and_numbers() {
-        assert_eq!(group("").unwrap(), None);
-        assert_eq!(group("4242").unwrap(), Some(4242));
-        assert_eq!(group("root").unwrap(), Some(0));
-        assert!(matches!(group("no-such-group"), Err(LifeError::Group(_))));
+        for bad in ["no/fri".to_owned(), "x".repeat(107)] {
+            assert!(matches!(listen(&dir.path().join(bad), 0o600, None), Err(LifeError::Socket { .. })));
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }
