@@ -62,11 +62,6 @@ impl Service {
         self.daemon().remove(&request.name).await?;
         Ok(proto::RemoveFunctionResponse {})
     }
-
-    /// `Functions.Logs`.
-    pub fn logs(&self, _request: proto::LogsRequest) -> Outgoing<proto::LogLine> {
-        futures::stream::once(async { Err(FriError::NoSuchMethod("Functions.Logs".into())) }).boxed()
-    }
 }
 
 fn event(event: Event) -> proto::DeployEvent {

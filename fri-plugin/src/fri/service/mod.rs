@@ -5,6 +5,7 @@
 
 mod functions;
 mod instances;
+mod logs;
 mod node;
 mod payload;
 mod seeds;
