@@ -105,6 +105,8 @@ pub enum Event {
         /// What it took.
         phases: Phases,
     },
+    /// A part of an answer that the function makes piece by piece: [`crate::runtime::PART`] and the piece. The answer comes last.
+    Part(Vec<u8>),
     /// What an instance cost, sent after its answer.
     Measures(Box<Measures>),
     /// It could not be done.

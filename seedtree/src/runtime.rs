@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// Longest event or answer, bytes: AWS Lambda's limit for a synchronous invocation.
 pub const MAX_PAYLOAD: usize = 6 << 20;
+/// Most bytes of an answer that is streamed in parts, as on AWS Lambda.
+pub const MAX_STREAMED: usize = 200 << 20;
+/// First byte of a runtime's message that is a part of an answer.
+pub const PART: u8 = b'P';
 
 /// A language runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -237,8 +241,9 @@ impl Function {
         bytes
     }
 
-    /// The command that serves a request within a time, ms. The event is JSON text already, and is not parsed again.
-    pub fn invoke_command(&self, event: &[u8], request_id: &str, timeout_ms: u64) -> Vec<u8> {
+    /// The command that serves a request within a time, ms. The event is JSON text already, and is not parsed again. With `stream` the function
+    /// may answer in parts.
+    pub fn invoke_command(&self, event: &[u8], request_id: &str, timeout_ms: u64, stream: bool) -> Vec<u8> {
         if self.runtime == Runtime::Provided {
             return crate::provided::invocation(self, event, request_id, timeout_ms);
         }
@@ -254,6 +259,10 @@ impl Function {
         let mut bytes = Vec::with_capacity(event.len() + context.len() + 32);
         bytes.extend_from_slice(b"V{\"context\":");
         bytes.extend_from_slice(context.as_bytes());
+        if stream {
+            bytes.pop();
+            bytes.extend_from_slice(b",\"stream\":true}");
+        }
         bytes.extend_from_slice(b",\"event\":");
         bytes.extend_from_slice(event);
         bytes.push(b'}');
@@ -266,7 +275,7 @@ impl Function {
 pub enum Reply {
     /// The handler is imported.
     Imported,
-    /// The handler's result, JSON text.
+    /// The handler's result, JSON text; of a Node.js handler that streams, what it wrote. Empty where it was streamed in parts.
     Result(Vec<u8>),
     /// The function's own error, JSON text with errorMessage, errorType, stackTrace.
     Error(Vec<u8>),
@@ -324,10 +333,14 @@ mod tests {
             cpus: 1,
             env: Vec::new(),
         };
-        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1", 700);
+        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1", 700, true);
         let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
         assert_eq!(value["event"]["a"][0], 1);
         assert_eq!(value["context"]["request_id"], "id-1");
         assert_eq!(value["context"]["timeout_ms"], 700);
+        assert_eq!(value["context"]["stream"], true);
+        let bytes = f.invoke_command(b"1", "id-1", 700, false);
+        let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
+        assert_eq!((&value["context"]["stream"], &value["event"]), (&serde_json::Value::Null, &json!(1)));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::channel::{Channel, ChannelError};
 use crate::proto::{Event, Failure, ForkSpec, Measures, Phases, Request, Role, Step, receive, send};
+use crate::runtime::PART;
 use guest::errno::Errno;
 use guest::exec::Spawn;
 use guest::fork::ForkArgs;
@@ -345,9 +346,16 @@ impl Process {
     }
 
     fn until_answer(&mut self, deadline: u64, spec: &ForkSpec) -> Result<Vec<u8>, Failure> {
-        match self.run(deadline, false)? {
-            Stop::Answer(bytes) => Ok(bytes),
-            other => Err(self.failure(other, spec)),
+        loop {
+            match self.run(deadline, false)? {
+                // Whoever is slow to take it makes the function wait.
+                Stop::Answer(bytes) if bytes.first() == Some(&PART) => {
+                    send(&self.channel, &Event::Part(bytes), &[])
+                        .map_err(|e| Failure::Machine(e.to_string()))?;
+                }
+                Stop::Answer(bytes) => return Ok(bytes),
+                other => return Err(self.failure(other, spec)),
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 const fs = require('fs');
 const path = require('path');
+const { Writable } = require('stream');
 const { format } = require('util');
 const { pathToFileURL } = require('url');
 const { performance } = require('perf_hooks');
@@ -45,12 +46,13 @@ function receive() {
   return [String.fromCharCode(message[4]), message.toString('utf8', 5, need)];
 }
 
-function send(status, text) {
-  const body = Buffer.byteLength(text);
-  const message = Buffer.allocUnsafe(body + 5);
-  message.writeUInt32LE(body + 1, 0);
+function send(status, body) {
+  const length = Buffer.byteLength(body);
+  const message = Buffer.allocUnsafe(length + 5);
+  message.writeUInt32LE(length + 1, 0);
   message.write(status, 4, 'latin1');
-  message.write(text, 5);
+  if (typeof body === 'string') message.write(body, 5);
+  else body.copy(message, 5);
   for (let done = 0; done < message.length;) done += fs.writeSync(3, message, done);
 }
 
@@ -112,8 +114,66 @@ async function load(command) {
   return found;
 }
 
+// Handlers that write their answer to a stream, as AWS Lambda has them.
+const STREAMS = Symbol('streams');
+const PREAMBLE = 'application/vnd.awslambda.http-integration-response';
+globalThis.awslambda = {
+  streamifyResponse: (handler) => Object.assign(handler, { [STREAMS]: true }),
+  HttpResponseStream: {
+    // Status and headers come first, as JSON, and 8 zero bytes after them.
+    from(stream, metadata) {
+      stream.setContentType(PREAMBLE);
+      stream.write(JSON.stringify(metadata ?? {}));
+      stream.write(Buffer.alloc(8));
+      return stream;
+    },
+  },
+};
+
+// Calls such a handler. What it writes goes out in parts, or together where nobody takes parts.
+function invokeStreaming(command, finish) {
+  const together = [];
+  let open = true;
+  const end = (status, answer) => {
+    open = false;
+    finish(status, answer);
+  };
+  const put = (piece) => {
+    if (!open) return;
+    if (!command.context.stream) return together.push(piece);
+    for (let at = 0; at < piece.length; at += 1 << 20) send('P', piece.subarray(at, at + (1 << 20)));
+  };
+  const stream = new Writable({
+    write(piece, encoding, done) {
+      put(piece);
+      done();
+    },
+    final(done) {
+      done();
+      written = true;
+      check();
+    },
+  });
+  let settled = false;
+  let written = false;
+  const check = () => {
+    if (settled && written) end('K', Buffer.concat(together));
+  };
+  const settle = () => {
+    settled = true;
+    if (stream.writableEnded) check();
+    else stream.end();
+  };
+  stream.setContentType = () => {};
+  stream.on('error', (error) => end('E', describe(error)));
+  current.whenIdle = settle;
+  const context = new Context(command.context, () => {});
+  Promise.resolve(handler(command.event, stream, context)).then(settle, (error) => end('E', describe(error)));
+}
+
 // Calls the handler. Its answer is what its promise settles to, or what its callback gets, or a value that it returns at once.
 function invoke(command, finish) {
+  if (handler[STREAMS]) return invokeStreaming(command, finish);
   let called = false;
   const settle = (error, result) => {
     if (error !== undefined && error !== null) return finish('E', describe(error));
@@ -153,7 +213,7 @@ function work() {
     open = false;
     writeOut(process.stdout, () => writeOut(process.stderr, () => {
       current = undefined;
-      send(status, typeof answer === 'string' ? answer : JSON.stringify(answer));
+      send(status, typeof answer === 'string' || Buffer.isBuffer(answer) ? answer : JSON.stringify(answer));
       // What the last turn of the event loop left over (rejections, closing sockets) comes before the next wait.
       setImmediate(work);
     }));

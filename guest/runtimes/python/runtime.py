@@ -6,6 +6,9 @@ the rest is JSON. An answer's first byte is its status:
     command  I  import {"dir", "module", "function", "env"} answer R  imported
              V  invoke {"event", "context"}                       K  result (JSON) follows
                                                                   E  error (JSON) follows
+                                                                  P  a part of the result follows, and the answer later
+
+Parts come only where the context has "stream"; after them the result is empty.
 
 Every command comes just after a fork of the sandbox, so random state that was copied is made anew first.
 """
@@ -45,6 +48,12 @@ def _main():
         done = write(3, message)
         while done < len(message):
             done += write(3, message[done : done + (1 << 20)])
+
+    def send_parts(parts):
+        for part in parts:
+            part = memoryview(part.encode() if isinstance(part, str) else part).cast("B")
+            for at in range(0, len(part), 1 << 20):
+                send(b"P", bytes(part[at : at + (1 << 20)]))
 
     def call(module, name, *arguments):
         # A module of the user's may have taken the name: what it lacks is not missed.
@@ -167,24 +176,28 @@ def _main():
                 gc.freeze()
                 status, answer = b"R", b""
             else:
-                result = handler(command["event"], Context(command["context"]))
-                try:
-                    text = dumps(result)
+                context = command["context"]
+                result = handler(command["event"], Context(context))
+                status, answer = b"K", b""
+                if "stream" in context and hasattr(result, "__next__"):
+                    send_parts(result)
+                else:
                     try:
-                        answer = text.encode()
-                    except UnicodeEncodeError:
-                        # Half of a surrogate pair has no encoding, only an escape.
-                        answer = json.dumps(result, allow_nan=False).encode()
-                    status = b"K"
-                except (TypeError, ValueError, RecursionError) as error:
-                    status = b"E"
-                    answer = dumps(
-                        {
-                            "errorMessage": "Unable to marshal response: %s" % error,
-                            "errorType": "Runtime.MarshalError",
-                            "stackTrace": [],
-                        }
-                    ).encode()
+                        text = dumps(result)
+                        try:
+                            answer = text.encode()
+                        except UnicodeEncodeError:
+                            # Half of a surrogate pair has no encoding, only an escape.
+                            answer = json.dumps(result, allow_nan=False).encode()
+                    except (TypeError, ValueError, RecursionError) as error:
+                        status = b"E"
+                        answer = dumps(
+                            {
+                                "errorMessage": "Unable to marshal response: %s" % error,
+                                "errorType": "Runtime.MarshalError",
+                                "stackTrace": [],
+                            }
+                        ).encode()
         except SystemExit as error:
             status = b"E"
             answer = dumps(

@@ -116,6 +116,9 @@ pub enum NodeError {
     /// An instance was ended by an operator.
     #[error("the instance was ended by an operator")]
     Killed,
+    /// Whoever was to take the parts of a streamed answer takes no more.
+    #[error("the caller went away before the answer was complete")]
+    Abandoned,
     /// The runtime broke its protocol.
     #[error("the function's runtime answered out of protocol")]
     Protocol,
@@ -145,6 +148,7 @@ impl NodeError {
             NodeError::Import(_) => "Runtime.ImportError",
             NodeError::Function(failure) => failure.error_type(),
             NodeError::Killed => "Instance.Killed",
+            NodeError::Abandoned => "Request.Abandoned",
             NodeError::Sandbox { .. } | NodeError::Fork { .. } => "Sandbox.Failure",
             NodeError::Protocol => "Runtime.Protocol",
         }

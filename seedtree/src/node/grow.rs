@@ -84,7 +84,7 @@ impl Node {
         };
         let timeout_ms = self.0.config.grow_timeout_ms;
         if let Some(event) = &version.spec.warm {
-            steps.push(Step::Command(function.invoke_command(event, "warm-up", function.timeout_ms)));
+            steps.push(Step::Command(function.invoke_command(event, "warm-up", function.timeout_ms, false)));
         }
         let mut spec = self.seed_spec(steps);
         (spec.memory, spec.cpus) = (Some(function.memory), Some(function.cpus));

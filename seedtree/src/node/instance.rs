@@ -3,14 +3,14 @@
 use super::error::NodeError;
 use super::seed::Forked;
 use crate::proto::{Event, Measures, Phases, Request};
-use crate::runtime::{MAX_PAYLOAD, Reply};
+use crate::runtime::{MAX_PAYLOAD, MAX_STREAMED, Reply};
 use crate::sandbox::now;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// How much longer than its own limit the node waits for an instance before it kills it.
 const GRACE: Duration = Duration::from_secs(2);
@@ -34,6 +34,14 @@ pub trait Sink: Send {
     /// Hears which instance prints from now on.
     fn began(&mut self, instance: &str) {
         let _ = instance;
+    }
+
+    /// Where parts of the answer go, of at most [`MAX_PAYLOAD`] bytes each, for a caller who wants them as they are made: a Python handler may
+    /// then return an iterator of str or bytes, and a Node.js handler be one of `awslambda.streamifyResponse`. The function waits while the
+    /// channel is full; a channel that is closed ends it ([`NodeError::Abandoned`]). After the parts the reply is an empty result, or the
+    /// function's error; a handler that answers at once gives its result as ever, and no part.
+    fn parts(&self) -> Option<&mpsc::Sender<Vec<u8>>> {
+        None
     }
 }
 
@@ -133,9 +141,38 @@ impl Instance {
         self.forked
     }
 
+    /// The next event that is not a part of an answer; parts go to the sink.
     async fn event(&mut self, what: &str, timeout_ms: u64, sink: &mut dyn Sink) -> Result<Event, NodeError> {
         let limit = tokio::time::sleep(Duration::from_millis(timeout_ms).saturating_add(GRACE));
         tokio::pin!(limit);
+        let mut streamed = 0usize;
+        loop {
+            let silent = || {
+                let source = crate::handle::HandleError::Silent(timeout_ms);
+                NodeError::Sandbox { what: what.to_owned(), source }
+            };
+            let event = tokio::select! {
+                biased;
+                event = self.next(what, sink) => event?,
+                () = &mut limit => return Err(silent()),
+            };
+            let Event::Part(mut part) = event else { return Ok(event) };
+            // A guest may say this unasked.
+            let parts = sink.parts().cloned().ok_or(NodeError::Protocol)?;
+            streamed = streamed.saturating_add(part.len());
+            if part.is_empty() || part.len() > MAX_PAYLOAD + 1 || streamed > MAX_STREAMED {
+                return Err(NodeError::AnswerTooLong(streamed));
+            }
+            part.remove(0);
+            tokio::select! {
+                sent = parts.send(part) => sent.map_err(|_| NodeError::Abandoned)?,
+                () = self.killed.notified() => return Err(NodeError::Killed),
+                () = &mut limit => return Err(silent()),
+            }
+        }
+    }
+
+    async fn next(&mut self, what: &str, sink: &mut dyn Sink) -> Result<Event, NodeError> {
         let next = self.forked.channel.receive::<Event>();
         tokio::pin!(next);
         let mut open = true;
@@ -151,10 +188,6 @@ impl Instance {
                 () = self.killed.notified() => return Err(NodeError::Killed),
                 ready = self.output.readable(), if open => {
                     open = ready.is_ok() && take(&self.output, sink);
-                }
-                () = &mut limit => {
-                    let source = crate::handle::HandleError::Silent(timeout_ms);
-                    return Err(NodeError::Sandbox { what: what.to_owned(), source });
                 }
             }
         }

@@ -140,7 +140,8 @@ impl Node {
         let started = now();
         version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started - arrived);
-        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms);
+        let stream = sink.parts().is_some();
+        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms, stream);
         instance.give(command, timeout_ms).await?;
         let answer = self.answer_of(&version, &mut instance, timeout_ms, started, sink).await?;
         let served = Served::new(&instance, answer, arrived, started);

@@ -91,7 +91,7 @@ impl Node {
         self.call(name, &Call { event, request_id, limit_ms: None }, sink).await
     }
 
-    /// Serves one request. What the function prints goes to `sink` as it comes.
+    /// Serves one request. What the function prints goes to `sink` as it comes, and its answer's parts where the sink takes such.
     ///
     /// A request is never run twice: once an instance may have begun it, its failure is the answer.
     pub async fn call(&self, name: &str, call: &Call<'_>, sink: &mut dyn Sink) -> Result<Served, NodeError> {
@@ -104,7 +104,8 @@ impl Node {
         version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started.saturating_sub(arrived));
         let (instance, record, answer) = loop {
-            let (mut instance, record) = self.instance(&version, call, timeout_ms).await?;
+            let (mut instance, record) =
+                self.instance(&version, call, timeout_ms, sink.parts().is_some()).await?;
             let answer = self.answer_of(&version, &mut instance, timeout_ms, started, sink).await;
             // One that died with the request unread is no reason to fail it.
             if !answer.as_ref().is_err_and(NodeError::is_unread) {
@@ -146,8 +147,9 @@ impl Node {
         version: &Arc<Version>,
         call: &Call<'_>,
         timeout_ms: u64,
+        stream: bool,
     ) -> Result<(Instance, Option<Training>), NodeError> {
-        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms);
+        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms, stream);
         while let Some(instance) = version.take_kept().or_else(|| version.take_spare()) {
             // One that has died meanwhile is no reason to fail a request that it never got.
             if instance.give(command.clone(), timeout_ms).await.is_ok() {

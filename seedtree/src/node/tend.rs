@@ -85,7 +85,7 @@ impl Node {
         let timeout_ms = version.spec.timeout_ms;
         let call = Call { event, request_id: "training", limit_ms: None };
         // A failure is told by the first request, which comes to the same.
-        if let Ok((mut instance, record)) = self.instance(version, &call, timeout_ms).await {
+        if let Ok((mut instance, record)) = self.instance(version, &call, timeout_ms, false).await {
             let answer = instance.answer(timeout_ms, &mut Nowhere).await;
             if let (Ok(_), Some(training)) = (answer, record) {
                 self.take_working_set(version, &mut instance, training).await;
