@@ -113,12 +113,14 @@ fn requests_of_a_replaced_version_are_finished_by_it() {
     let (old, new) = (slow("old"), slow("new"));
     with_node(|node| async move {
         node.deploy(FunctionSpec { concurrency: 1, ..spec("f", old.path()) }, &mut Nowhere).await.unwrap();
+        let next = FunctionSpec { concurrency: 1, ..spec("f", new.path()) };
+        let next = node.prepare(next, &mut Nowhere).await.unwrap();
         let version = node.function("f").unwrap();
-        let running = spawn_call(&node, "f", json!(0.5));
+        let running = spawn_call(&node, "f", json!(2));
         until("it is at work", || version.running() == 1).await;
         let waiting = spawn_call(&node, "f", json!(0));
         until("it waits", || version.waiting() == 1).await;
-        node.deploy(FunctionSpec { concurrency: 1, ..spec("f", new.path()) }, &mut Nowhere).await.unwrap();
+        node.switch(next);
         assert_eq!(node.versions().len(), 2);
         assert_eq!(result(&call(&node, "f", &json!(0)).await.unwrap()), json!("new"));
         assert_eq!(running.await.unwrap().unwrap(), json!("old"));
