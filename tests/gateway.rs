@@ -349,6 +349,28 @@ fn the_aws_cli_works_unchanged() {
 }
 
 #[test]
+fn many_requests_share_a_connection_of_http_2() {
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    with_probe(|daemon| {
+        let uri = format!("http://{}/2015-03-31/functions/probe/invocations", daemon.gateway());
+        support::daemon::block_on(async {
+            let client: Client<_, String> =
+                Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+            let asked = (0..20).map(|n| {
+                let request = hyper::Request::post(&uri).body(n.to_string()).unwrap();
+                client.request(request)
+            });
+            for response in futures::future::join_all(asked).await {
+                let response = response.unwrap();
+                assert_eq!((response.status().as_u16(), response.version()), (200, hyper::Version::HTTP_2));
+                assert!(!response.headers().contains_key("x-amz-function-error"));
+            }
+        });
+    });
+}
+
+#[test]
 fn http_requests_reach_functions_as_events() {
     with_probe(|daemon| {
         let mut http = client(daemon);

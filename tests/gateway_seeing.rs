@@ -101,6 +101,63 @@ fn health_and_readiness_are_told_at_both_addresses() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn a_daemon_is_not_ready_until_its_seeds_are_there() {
+    use fri_plugin::daemon::{Daemon, start::Sandboxes};
+    let directory = support::fresh_dir("g");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let config = fri_plugin::config::Config {
+        state: directory.path().join("state"),
+        run: directory.path().join("run"),
+        runtimes: vec![seedtree::runtime::Runtime::Python],
+        ..Default::default()
+    };
+    let exe = env!("CARGO_BIN_EXE_coppice").into();
+    let sandboxes = Sandboxes { exe, ..Sandboxes::default() };
+    let daemon = runtime.block_on(Daemon::start(config, sandboxes)).unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let mut client = Client::new(listener.local_addr().unwrap(), Duration::from_secs(10));
+    let limits = fri_plugin::gateway::Limits::default();
+    runtime.spawn(fri_plugin::gateway::serve(daemon.clone(), listener, limits, std::future::pending()));
+    let mut told = |path: &str| {
+        let response = client.get(path).unwrap();
+        (response.status, String::from_utf8(response.body).unwrap())
+    };
+    assert_eq!(told("/readyz"), (503, "seeds are being grown\n".to_owned()));
+    assert_eq!(told("/healthz").0, 200);
+    runtime.block_on(daemon.grow_languages(|_| ())).unwrap();
+    assert_eq!(told("/readyz").0, 200);
+    runtime.block_on(daemon.drain(None));
+    assert_eq!(told("/readyz"), (503, "draining\n".to_owned()));
+    // Without its OS seed it is of no use.
+    let os = daemon.node().seeds().first().unwrap().pid();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(os).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+    assert!(eventually(
+        || told("/healthz").0 == 503 || daemon.node().seeds().first().is_some_and(|s| s.pid() != os)
+    ));
+}
+
+#[test]
+fn the_log_may_be_json() {
+    let directory = support::fresh_dir("g");
+    let config = directory.path().join("coppiced.toml");
+    let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+    let off = "[gateway]\nlisten = \"off\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&config, format!("state = {state:?}\nrun = {run:?}\nruntimes = []\n{off}")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_coppiced"));
+    command.args(["--log", "json", "--config"]).arg(&config).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let listening = lines.by_ref().map_while(Result::ok).find(|l| l.contains("listening"));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(support::wait(&mut child, support::LIMIT).0.success(), "{rest:?}");
+    let line: serde_json::Value = serde_json::from_str(&listening.unwrap()).unwrap();
+    assert_eq!((&line["level"], &line["key"]), (&json!("INFO"), &json!("metrics.listen")));
+}
+
 /// An OTLP endpoint that keeps the spans it is sent.
 fn sink() -> (SocketAddr, Arc<Mutex<Vec<Span>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,15 +5,14 @@ use crate::daemon::Daemon;
 use crate::daemon::error::chain;
 use crate::daemon::start::Sandboxes;
 use crate::life::{Life, LifeError, systemd};
+use crate::trace::LogForm;
 use crate::{fri, gateway};
 use clap::{Parser, Subcommand};
 use std::error::Error;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// What ending takes besides the requests at work.
 const ENDING: Duration = Duration::from_secs(10);
@@ -27,6 +26,9 @@ struct Args {
     /// Configuration (TOML) [default: /etc/coppice/coppiced.toml where there is one, else the defaults]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Form of the daemon's own log; COPPICE_LOG says what is in it
+    #[arg(long, value_name = "FORM", value_enum, default_value_t, global = true)]
+    log: LogForm,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -76,14 +78,7 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
         None => {}
     }
     let config = load(args.config)?;
-    let filter = EnvFilter::try_from_env("COPPICE_LOG").unwrap_or_else(|_| "info".into());
-    let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(terminal)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false)
-        .init();
+    crate::trace::log_to_stderr(args.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }

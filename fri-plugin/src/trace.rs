@@ -1,4 +1,5 @@
-//! Traces through one request, sent with OTLP over HTTP to the endpoint of the configuration; nothing at all where there is none.
+//! Traces through one request, sent with OTLP over HTTP to the endpoint of the configuration (nothing at all where there is none); and the
+//! daemon's own log.
 //!
 //! The spans of a request are made when it is over, of the times that its instance told: the clone, the VM and the prefill happen in
 //! another process.
@@ -18,7 +19,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use seedtree::node::Served;
 use seedtree::runtime::Reply;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant, SystemTime};
+use tracing_subscriber::EnvFilter;
 
 /// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,32 @@ pub enum TraceError {
         #[source]
         source: Option<opentelemetry_otlp::ExporterBuildError>,
     },
+}
+
+/// Form of the daemon's own log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogForm {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends the log to stderr. `COPPICE_LOG` says what is in it, as tracing-subscriber's EnvFilter has it; by default `info`.
+pub fn log_to_stderr(form: LogForm) {
+    let filter = EnvFilter::try_from_env("COPPICE_LOG").unwrap_or_else(|_| "info".into());
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    match form {
+        LogForm::Text => log.init(),
+        LogForm::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 /// Makes and sends spans.

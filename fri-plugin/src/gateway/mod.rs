@@ -21,6 +21,7 @@ use crate::daemon::Daemon;
 use axum::Router;
 use axum::routing::{any, get, post};
 use events::Events;
+pub use server::run as serve_routes;
 pub use start::{Running, StartError, start};
 use std::net::SocketAddr;
 use std::sync::Arc;
