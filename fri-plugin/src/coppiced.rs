@@ -26,7 +26,7 @@ struct Args {
     /// Configuration (TOML) [default: /etc/coppice/coppiced.toml where there is one, else the defaults]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Form of the daemon's own log; COPPICE_LOG says what is in it
+    /// Form of the daemon's own log
     #[arg(long, value_name = "FORM", value_enum, default_value_t, global = true)]
     log: LogForm,
     #[command(subcommand)]
