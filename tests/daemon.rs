@@ -199,3 +199,30 @@ fn many_deploys_leave_no_descriptor_and_no_process() {
     assert!(eventually(|| settled() <= before), "{before:?} became {:?}", settled());
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_function_does_not_see_what_else_is_deployed() {
+    let mut daemon = Coppiced::start(Options::default());
+    let secret = proto::FunctionSpec {
+        env: [("TOKEN".to_owned(), "nobody else's business".to_owned())].into(),
+        ..python("secret")
+    };
+    daemon.deploy(secret, &[("app.py", &says("secret"))]).unwrap();
+    let look = "import os\ndef handler(event, context):\n    found = []\n    for top, dirs, files in os.walk(event):\n        \
+                found += [os.path.join(top, n) for n in dirs + files]\n    return [os.path.isdir(event), found]\n";
+    daemon.deploy(python("look"), &[("app.py", look)]).unwrap();
+    let state = daemon.state();
+    for path in [&state, &state.join("code"), &state.join("../state")] {
+        let there = *path != state.join("code");
+        assert_eq!(
+            answer(&daemon, "look", &json!(path).to_string()),
+            json!([there, []]),
+            "{}",
+            path.display()
+        );
+    }
+    // Beside it, what is there is seen: the look itself works.
+    let beside = answer(&daemon, "look", &json!(state.parent().unwrap()).to_string());
+    assert!(beside[1].as_array().unwrap().len() > 1, "{beside}");
+    assert!(daemon.stop().success());
+}

@@ -9,7 +9,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// Mount the root directory (the next descriptor of the message).
-    Root,
+    Root {
+        /// Directories that appear empty in it, by device and inode number.
+        hidden: Vec<(u64, u64)>,
+    },
     /// Start a program that then waits for work.
     Start {
         /// Files to make in the guest first: absolute path and contents.

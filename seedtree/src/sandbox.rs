@@ -204,11 +204,13 @@ impl Process {
         let start = now();
         for step in &spec.steps {
             match step {
-                Step::Root => {
+                Step::Root { hidden } => {
                     let root = fds
                         .pop_front()
                         .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
-                    let mounted = self.sandbox.kernel().mount_root(root);
+                    let mut kernel = self.sandbox.kernel();
+                    kernel.hide(hidden.clone());
+                    let mounted = kernel.mount_root(root);
                     mounted.map_err(|e| Failure::Start {
                         path: "the root directory".into(),
                         reason: e.to_string(),

@@ -192,7 +192,7 @@ impl Tree {
         let Some(os) = &self.os else { return Err(TreeError::Protocol) };
         let what = format!("starting the {} runtime", runtime.name());
         let Some(start) = runtime.start(&self.config.env, &self.config.rootfs) else { return Ok(()) };
-        let steps = vec![Step::Root, start];
+        let steps = vec![Step::Root { hidden: Vec::new() }, start];
         let (id, memory, cpus) = (String::new(), None, None);
         let spec = ForkSpec {
             id,
@@ -219,7 +219,7 @@ impl Tree {
         let mut steps = Vec::new();
         let (parent, root) = match (function.runtime, &self.language, &self.os) {
             (Runtime::Provided, _, Some(os)) => {
-                steps.push(Step::Root);
+                steps.push(Step::Root { hidden: Vec::new() });
                 steps.push(function.start(&self.config.env, &self.config.rootfs));
                 (os, Some(self.root.as_fd()))
             }
@@ -330,7 +330,7 @@ impl Tree {
                         let start = function.start(&self.config.env, &self.config.rootfs);
                         (
                             seed,
-                            vec![Step::Root, start, import.clone(), invoke.clone()],
+                            vec![Step::Root { hidden: Vec::new() }, start, import.clone(), invoke.clone()],
                             Some(self.root.as_fd()),
                         )
                     }

@@ -45,6 +45,8 @@ impl Daemon {
         .await?;
         let node = Node::plant(NodeConfig {
             rootfs: config.rootfs.clone(),
+            // Functions' code and environments, with their secrets, are no other function's to read.
+            hidden: vec![config.state.clone()],
             env: config.env.clone().into_iter().collect(),
             prefill: config.prefill,
             fork_queue: config.fork_queue,

@@ -247,6 +247,8 @@ pub struct Vfs {
     #[serde(skip)]
     pub(super) root_fd: Option<Arc<OwnedFd>>,
     pub(super) mounted: bool,
+    /// Directories of the host, by device and inode number, that appear empty below the root.
+    pub(super) hidden: Vec<(u64, u64)>,
     /// Inodes whose lower descriptor is open.
     #[serde(skip)]
     host_fds: BTreeSet<InodeId>,

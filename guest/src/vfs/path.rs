@@ -182,7 +182,10 @@ impl Kernel {
                 }
                 let kind = match (stat.mode & super::inode::S_IFMT, link) {
                     (_, Some(target)) => Kind::Symlink(target),
-                    (super::inode::S_IFDIR, _) => Kind::Dir(super::inode::Dir::over(Some(path))),
+                    (super::inode::S_IFDIR, _) => {
+                        let hidden = self.vfs.hidden.contains(&(stat.dev, stat.ino));
+                        Kind::Dir(super::inode::Dir::over((!hidden).then_some(path)))
+                    }
                     (super::inode::S_IFREG, _) => Kind::Host { path, fd: None },
                     _ => Kind::Special,
                 };

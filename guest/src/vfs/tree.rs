@@ -155,6 +155,12 @@ impl Kernel {
         Ok(())
     }
 
+    /// Directories of the host, by device and inode number, that appear empty wherever they are met below the root: what is the host's
+    /// own business, under whatever name. To be called before the root is mounted.
+    pub fn hide(&mut self, directories: Vec<(u64, u64)>) {
+        self.vfs.hidden = directories;
+    }
+
     /// Gives the root directory's descriptor back to a tree that was written out and read again.
     pub fn set_root_fd(&mut self, dir: OwnedFd) {
         self.vfs.root_fd = Some(Arc::new(dir));

@@ -13,6 +13,9 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// Root directory of the guests. By default the host's.
     pub rootfs: PathBuf,
+    /// Directories of the host that appear empty in the guests, wherever they are below the root directory: what is not for functions to
+    /// read. They must be there. None by default.
+    pub hidden: Vec<PathBuf>,
     /// Environment of the runtimes. Empty by default.
     pub env: Vec<(String, String)>,
     /// Record working sets and prefill them. On by default.
@@ -47,6 +50,7 @@ impl Default for NodeConfig {
         NodeConfig {
             exe: "/proc/self/exe".into(),
             rootfs: "/".into(),
+            hidden: Vec::new(),
             env: Vec::new(),
             prefill: true,
             fork_queue: 64,

@@ -57,7 +57,7 @@ impl Node {
         }
         let what = format!("starting the {} runtime", runtime.name());
         let os = self.os_seed(&what)?;
-        let spec = self.seed_spec(vec![Step::Root, start]);
+        let spec = self.seed_spec(vec![self.root_step(), start]);
         let mut grown = self.start(&what, &os, spec, vec![self.0.root.clone()], false).await?;
         self.slow_down(&grown);
         let mut log = ToLog::new(runtime.name());
@@ -189,6 +189,10 @@ impl Node {
         (steps, fds)
     }
 
+    fn root_step(&self) -> Step {
+        Step::Root { hidden: self.0.hidden.clone() }
+    }
+
     /// The same from the OS seed.
     pub(super) fn plan_from_os(&self, version: &Version) -> Plan {
         let config = &self.0.config;
@@ -197,7 +201,7 @@ impl Node {
         env.extend(version.spec.env.iter().cloned());
         let start = version.function.start(&env, &config.rootfs);
         // The root directory is mounted by the start, the code over it before the program runs.
-        steps.insert(0, Step::Root);
+        steps.insert(0, self.root_step());
         fds.insert(0, self.0.root.clone());
         steps.push(start);
         steps.push(Step::Command(version.function.import_command()));

@@ -36,7 +36,8 @@ use process::Reaper;
 use seed::{Ground, NodeSeed};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tokio::sync::{Notify, Semaphore};
@@ -52,6 +53,8 @@ pub use shrink::{Dropped, Reclaimed};
 struct Inner {
     config: NodeConfig,
     root: Arc<OwnedFd>,
+    /// Device and inode numbers of [`NodeConfig::hidden`].
+    hidden: Vec<(u64, u64)>,
     ground: Ground,
     priority: Option<Priority>,
     rates: Rates,
@@ -94,6 +97,11 @@ impl Node {
     pub async fn plant(config: NodeConfig) -> Result<Node, NodeError> {
         let refuse = |source| NodeError::Root { path: config.rootfs.clone(), source };
         let root = open_dir(&config.rootfs).map_err(refuse)?;
+        let number = |path: &PathBuf| {
+            let refuse = |source| NodeError::Root { path: path.clone(), source };
+            std::fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(refuse)
+        };
+        let hidden = config.hidden.iter().map(number).collect::<Result<_, _>>()?;
         let reaper = Reaper::start();
         let grace = std::time::Duration::from_millis(config.fork_timeout_ms);
         let planter = Planter::start(reaper.known.clone(), grace).map_err(NodeError::Host)?;
@@ -101,6 +109,7 @@ impl Node {
         let (queue, fork_timeout_ms) = (config.fork_queue, config.fork_timeout_ms);
         let node = Node(Arc::new(Inner {
             root: Arc::new(root),
+            hidden,
             ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
             priority: config.grow_nicely.then(Priority::find).flatten(),
             rates: Rates::new(config.rate_half_life_s),
