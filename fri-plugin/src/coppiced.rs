@@ -4,7 +4,7 @@ use crate::config::{self, Config};
 use crate::daemon::Daemon;
 use crate::daemon::error::chain;
 use crate::daemon::start::Sandboxes;
-use crate::life::{Life, LifeError, systemd};
+use crate::life::{Life, systemd};
 use crate::trace::LogForm;
 use crate::{fri, gateway};
 use clap::{Parser, Subcommand};
@@ -79,8 +79,12 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     let config = load(args.config)?;
     crate::trace::log_to_stderr(args.log);
+    // Dropped after the runtime, and so after every sandbox: until then nobody else gets the directories.
+    let life = Life::begin(&config.state, &config.run)?;
+    life.reconcile();
+    let config = Config { state: life.state().to_owned(), run: life.run().to_owned(), ..config };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, Sandboxes { mark: life.mark(), ..Sandboxes::default() }))
 }
 
 fn load(path: Option<PathBuf>) -> Result<Config, config::ConfigError> {
@@ -91,7 +95,7 @@ fn load(path: Option<PathBuf>) -> Result<Config, config::ConfigError> {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+async fn serve(config: Config, sandboxes: Sandboxes) -> Result<(), Box<dyn Error>> {
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut stopped = async || {
         tokio::select! {
@@ -99,15 +103,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             _ = stop.1.recv() => {}
         }
     };
-    let (life, config) = tokio::task::spawn_blocking(move || {
-        let life = Life::begin(&config.state, &config.run)?;
-        life.reconcile();
-        let (state, run) = (life.state().to_owned(), life.run().to_owned());
-        Ok::<_, LifeError>((life, Config { state, run, ..config }))
-    })
-    .await??;
     systemd::status("booting the OS seed");
-    let daemon = Daemon::start(config, Sandboxes { mark: life.mark(), ..Sandboxes::default() }).await?;
+    let daemon = Daemon::start(config, sandboxes).await?;
     let _watchdog = systemd::watchdog(|| true);
     let gateway = gateway::start(&daemon, daemon.config()).await?;
     let served = fri::start::start(&daemon, daemon.config())?;

@@ -27,7 +27,8 @@ use record::Record;
 /// Name of the file in a state directory.
 pub const FILE: &str = "functions.redb";
 
-type Records = BTreeMap<String, Record>;
+/// A copy of it is made for each change.
+type Records = BTreeMap<String, Arc<Record>>;
 
 /// A function as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,7 @@ impl Store {
             }
             !record.history.is_empty()
         });
+        let records: Records = records.into_iter().map(|(name, record)| (name, Arc::new(record))).collect();
         let writer = Mutex::new(Writer { disk: Some(disk), unsure, serial });
         Ok(Store { path, count, versions, records: RwLock::new(Arc::new(records)), writer })
     }
@@ -100,7 +102,8 @@ impl Store {
     ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut records = Records::clone(&self.records());
-        let result = step(records.entry(name.to_owned()).or_default(), &mut writer.serial)?;
+        let record = Arc::make_mut(records.entry(name.to_owned()).or_default());
+        let result = step(record, &mut writer.serial)?;
         records.retain(|_, record| !record.versions.is_empty());
         let writer = &mut *writer;
         if writer.disk.is_none() {
@@ -108,7 +111,7 @@ impl Store {
         }
         writer.unsure.insert(name.to_owned());
         let written = writer.disk.as_ref().map_or(Ok(()), |disk| {
-            disk.write(writer.unsure.iter().map(|name| (name.as_str(), records.get(name))))
+            disk.write(writer.unsure.iter().map(|name| (name.as_str(), records.get(name).map(Arc::as_ref))))
         });
         if let Err(error) = written {
             // Whether it is on the disk is not known; the database has to be opened again after a failure.
@@ -148,7 +151,7 @@ impl Store {
                 .get(&version.number)
                 .is_some_and(|v| v.serial == version.serial && v.state == State::Pending)
         };
-        if !self.records().get(&version.name).is_some_and(found) {
+        if !self.records().get(&version.name).is_some_and(|record| found(record)) {
             return Ok(());
         }
         self.change(&version.name, |record, _| {
@@ -186,13 +189,13 @@ impl Store {
 
     /// A function.
     pub fn get(&self, name: &str) -> Result<Function, StoreError> {
-        let found = self.records().get(name).and_then(listed);
+        let found = self.records().get(name).and_then(|record| listed(record));
         found.ok_or_else(|| StoreError::NoSuchFunction(name.to_owned()))
     }
 
     /// All functions, by name.
     pub fn list(&self) -> Vec<Function> {
-        self.records().values().filter_map(listed).collect()
+        self.records().values().filter_map(|record| listed(record)).collect()
     }
 
     /// What the store refers to, versions that are being deployed included.
