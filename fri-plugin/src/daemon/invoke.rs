@@ -67,6 +67,31 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// The same with an instance that the caller owns ([`seedtree::node::Node::fork_ahead`]), whatever function the call names.
+    pub async fn activate(&self, id: &str, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
+        let function = self.node().instances().remove(id).map(|instance| instance.function);
+        let Some(function) = function else {
+            let error = NodeError::NoSuchInstance(id.to_owned());
+            return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
+        };
+        let mut sink = Both { log: self.0.logs.request(&function, call.request_id), also };
+        let asked = seedtree::node::Call {
+            event: call.event,
+            request_id: call.request_id,
+            limit_ms: call.timeout_ms,
+        };
+        let result = self.node().activate(id, &asked, &mut sink).await.map_err(DaemonError::from);
+        self.metrics().invoked(&function, &result);
+        let version = super::lock(&self.0.serving).get(&function).map_or(0, |s| s.number);
+        let log_tail = sink.log.tail().to_vec();
+        if let Some(failure) = failure(&result) {
+            sink.log.platform(&failure);
+        }
+        Invoked { result, version, log_tail }
+    }
+}
+
 /// What the log has of a request that the function failed, beside what it printed itself.
 fn failure(result: &Result<Served, DaemonError>) -> Option<String> {
     match result {

@@ -4,6 +4,7 @@ use crate::daemon::error::{DaemonError, Kind, chain};
 use crate::proto;
 use prost::bytes::Bytes;
 use seedtree::node::error::NodeError;
+use std::io::ErrorKind;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,7 @@ pub enum FriError {
     #[error("more than {0} layers")]
     Layers(usize),
     /// An upload cannot be kept.
-    #[error("cannot keep the upload: is the disk full?")]
+    #[error("cannot keep the upload")]
     Upload(#[source] std::io::Error),
     /// There is no such method.
     #[error("there is no method {0}: docs/FRI.md lists them")]
@@ -61,8 +62,9 @@ impl FriError {
             FriError::Daemon(error) => error.code(),
             FriError::Malformed(_) | FriError::Undecodable(_) => "Request.Malformed",
             FriError::TooLarge { .. } => "Request.TooLarge",
-            FriError::Layers(_) => "Function.Spec",
-            FriError::Upload(_) => "Node.Storage",
+            FriError::Layers(_) => "Code.TooManyLayers",
+            FriError::Upload(error) if is_full(error) => "Node.DiskFull",
+            FriError::Upload(_) => "Node.Host",
             FriError::NoSuchMethod(_) => "Request.NoSuchMethod",
             FriError::Gone => "Request.Cancelled",
             FriError::Late => "Request.TimedOut",
@@ -82,6 +84,7 @@ impl FriError {
             FriError::Gone => Code::Cancelled,
             FriError::Late => Code::DeadlineExceeded,
             FriError::Busy(_) => Code::ResourceExhausted,
+            FriError::Upload(error) if is_full(error) => Code::Unavailable,
             FriError::Upload(_) | FriError::Internal => Code::Internal,
         }
     }
@@ -97,6 +100,10 @@ impl FriError {
     }
 }
 
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// The status of a kind of error.
 pub fn of_kind(kind: Kind) -> tonic::Code {
     use tonic::Code;
@@ -110,5 +117,98 @@ pub fn of_kind(kind: Kind) -> tonic::Code {
         Kind::Function => Code::FailedPrecondition,
         Kind::TimedOut => Code::DeadlineExceeded,
         Kind::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Every code in the sources of the errors: two words with a dot between them, in quotes.
+    fn in_the_sources() -> BTreeSet<String> {
+        let sources = [
+            include_str!("error.rs"),
+            include_str!("../daemon/error.rs"),
+            include_str!("../store/error.rs"),
+            include_str!("../code/error.rs"),
+            include_str!("../../../seedtree/src/node/error.rs"),
+            include_str!("../../../seedtree/src/proto.rs"),
+        ];
+        let is_word = |w: &str| {
+            w.starts_with(|c: char| c.is_ascii_uppercase()) && w.bytes().all(|b| b.is_ascii_alphabetic())
+        };
+        let is_code = |text: &&str| text.split_once('.').is_some_and(|(a, b)| is_word(a) && is_word(b));
+        let literals = sources.iter().flat_map(|text| text.split('"').skip(1).step_by(2));
+        literals.filter(is_code).map(str::to_owned).collect()
+    }
+
+    /// The rows of the table in docs/FRI.md: code, status.
+    fn in_the_table() -> Vec<(String, String)> {
+        let rows = include_str!("../../../docs/FRI.md").lines().filter(|line| line.starts_with("| `"));
+        let cells = rows.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let codes = cells.filter(|row| {
+            row.len() == 5
+                && row[2].bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || row[2] == "in the answer")
+        });
+        codes.map(|row| (row[1].trim_matches('`').to_owned(), row[2].to_owned())).collect()
+    }
+
+    #[test]
+    fn the_table_has_every_code_and_no_other() {
+        let table: BTreeSet<String> = in_the_table().into_iter().map(|(code, _)| code).collect();
+        assert!(table.len() > 30);
+        assert_eq!(table, in_the_sources());
+    }
+
+    #[test]
+    fn the_table_has_the_statuses_of_the_errors() {
+        let table = in_the_table();
+        let name = |error: &str| NodeError::NoSuchFunction(error.to_owned());
+        let full = || std::io::Error::from(ErrorKind::StorageFull);
+        let errors: Vec<FriError> = vec![
+            FriError::Malformed(""),
+            FriError::Undecodable(String::new()),
+            FriError::TooLarge { what: "", limit: 0 },
+            FriError::Layers(1),
+            FriError::Upload(full()),
+            FriError::Upload(ErrorKind::Other.into()),
+            FriError::NoSuchMethod(String::new()),
+            FriError::Gone,
+            FriError::Late,
+            FriError::Busy(1),
+            FriError::Internal,
+            name("f").into(),
+            NodeError::NoSuchSeed("f".into()).into(),
+            NodeError::NoSuchInstance("f".into()).into(),
+            NodeError::InstanceBusy("f".into()).into(),
+            NodeError::TooManyInstances(1).into(),
+            NodeError::EventTooLong(1).into(),
+            NodeError::TooManyRequests { function: "f".into(), limit: 1, queued: 1 }.into(),
+            NodeError::Overloaded { seed: "f".into(), queued: 1 }.into(),
+            NodeError::Draining.into(),
+            NodeError::Import(Vec::new()).into(),
+            NodeError::Killed.into(),
+            NodeError::Host(full()).into(),
+            FriError::Daemon(DaemonError::GoingDown),
+            FriError::Daemon(DaemonError::Changing("f".into())),
+        ];
+        for error in errors {
+            let status = ttrpc_name(error.status());
+            let row = table.iter().find(|(code, _)| code == error.code());
+            assert_eq!(row.map(|(_, status)| status.as_str()), Some(status.as_str()), "{error:?}");
+        }
+    }
+
+    /// As in the table: NOT_FOUND.
+    fn ttrpc_name(code: tonic::Code) -> String {
+        let mut name = String::new();
+        for c in format!("{code:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(c.to_ascii_uppercase());
+        }
+        name
     }
 }

@@ -161,9 +161,7 @@ impl Asked {
                 daemon.invoke(Call { function, event, request_id, timeout_ms }, sink).await
             }
             Target::Instance(id) => {
-                let call = seedtree::node::Call { event, request_id, limit_ms: timeout_ms };
-                let result = daemon.node().activate(id, &call, sink).await.map_err(DaemonError::from);
-                Invoked { result, version: 0, log_tail: Vec::new() }
+                daemon.activate(id, Call { function: "", event, request_id, timeout_ms }, sink).await
             }
         };
         answer(invoked, self.request_id)

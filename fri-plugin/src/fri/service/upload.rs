@@ -201,7 +201,7 @@ mod tests {
             (vec![spec(), code(), None], "Request.Malformed"),
             (vec![spec(), code(), Some(archive(Kind::Unspecified))], "Request.Malformed"),
             (vec![spec(), code(), Some(chunk(b"12345678")), Some(chunk(b"9"))], "Request.TooLarge"),
-            (vec![spec(), layer(), layer(), layer()], "Function.Spec"),
+            (vec![spec(), layer(), layer(), layer()], "Code.TooManyLayers"),
         ];
         for (n, (parts, wanted)) in bad.into_iter().enumerate() {
             assert_eq!(received(dir.path(), parts).await.unwrap_err().code(), wanted, "case {n}");
