@@ -21,8 +21,8 @@ use ttrpc::proto::{Codec, MessageHeader, Request, Response};
 
 const ECHO: &str = "def handler(event, context): return event\n";
 
-fn status(t: &Transport) -> impl Future<Output = proto::StatusResponse> + '_ {
-    async { t.unary("Node/Status", proto::StatusRequest::default()).await.unwrap() }
+async fn status(t: &Transport) -> proto::StatusResponse {
+    t.unary("Node/Status", proto::StatusRequest::default()).await.unwrap()
 }
 
 /// A frame of ttrpc.
