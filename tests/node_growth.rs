@@ -7,11 +7,13 @@ mod node_support;
 
 use node_support::*;
 use rustix::process::{Pid, getpriority_process};
+use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
 use seedtree::node::instance::Nowhere;
 use seedtree::reclaim::{Candidate, Policy};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use support::left::marked;
 
 fn nice(pid: i32) -> i32 {
@@ -159,4 +161,34 @@ fn what_is_not_worth_its_memory_goes_and_comes_back_when_it_is_asked_for() {
             assert_eq!(call(&node, "a", &json!(7)).await.unwrap().level, 1);
         },
     );
+}
+
+#[test]
+fn a_function_that_is_removed_or_replaced_while_its_seed_grows_is_not_grown_again() {
+    let slow = python("import time\ntime.sleep(1)\ndef handler(event, context): return 'slow'\n");
+    let quick = python("def handler(event, context): return 'quick'\n");
+    with_node(|node| async move {
+        node.grow_language(seedtree::runtime::Runtime::Python).await.unwrap();
+        let growing = |name: &'static str| {
+            node.deploy_lazily(spec(name, slow.path())).unwrap();
+            let node = node.clone();
+            tokio::spawn(async move { node.grow(name).await })
+        };
+        let removed = growing("removed");
+        let first = node.function("removed").unwrap();
+        until("it grows", || first.is_growing()).await;
+        node.remove("removed").unwrap();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(30), removed).await.expect("it is grown for ever");
+        assert!(matches!(ended.unwrap(), Err(NodeError::NoSuchFunction(_))));
+
+        let replaced = growing("replaced");
+        let first = node.function("replaced").unwrap();
+        until("it grows", || first.is_growing()).await;
+        node.deploy_lazily(spec("replaced", quick.path())).unwrap();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(30), replaced).await.expect("it is grown for ever");
+        ended.unwrap().unwrap();
+        assert!(node.function("replaced").unwrap().seed().is_some() && first.seed().is_none());
+    });
 }

@@ -211,6 +211,25 @@ impl Metrics {
         functions.entry(name.to_owned()).or_default().clone()
     }
 
+    /// Requests that a function failed.
+    pub fn errors_of(&self, function: &str) -> u64 {
+        let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(counts) = functions.get(function) else { return 0 };
+        counts.errors.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// Requests to a function that the node refused or failed.
+    pub fn refusals_of(&self, function: &str) -> u64 {
+        let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(counts) = functions.get(function) else { return 0 };
+        counts.refusals.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// A function was removed: its counters go, also where nobody scrapes.
+    pub fn forget(&self, function: &str) {
+        self.0.functions.write().unwrap_or_else(PoisonError::into_inner).remove(function);
+    }
+
     /// The counters of the functions that are still there; the others' go.
     pub(crate) fn functions(&self, deployed: impl Fn(&str) -> bool) -> BTreeMap<String, Arc<PerFunction>> {
         let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
@@ -237,11 +256,14 @@ mod tests {
         metrics.invoked("f", &Err(NodeError::Function(seedtree::proto::Failure::Exited(1)).into()));
         metrics.invoked("none", &Err(NodeError::NoSuchFunction("none".into()).into()));
         assert_eq!(metrics.unknown(), 1);
+        assert_eq!((metrics.errors_of("f"), metrics.refusals_of("f"), metrics.errors_of("none")), (1, 2, 0));
         let functions = metrics.functions(|name| name != "g");
         assert_eq!(functions.keys().collect::<Vec<_>>(), ["f"]);
         assert_eq!(*functions["f"].refusals.lock().unwrap(), BTreeMap::from([("Node.Draining", 2)]));
         assert_eq!(*functions["f"].errors.lock().unwrap(), BTreeMap::from([("Runtime.ExitError", 1)]));
         assert_eq!(metrics.functions(|_| true).len(), 1);
+        metrics.forget("f");
+        assert_eq!(metrics.functions(|_| true).len(), 0);
     }
 
     #[test]

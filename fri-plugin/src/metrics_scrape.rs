@@ -53,8 +53,17 @@ impl Metrics {
         }
     }
 
+    /// Proportional set size of a function's seeds and instances, bytes, as it was read last; 0 before that.
+    pub(crate) fn pss_of(&self, function: &str) -> u64 {
+        let memory = self.memory().read.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let seeds =
+            memory.seeds.iter().filter(|s| s.level == 2 && s.name == function).map(|s| s.usage.pss_kib);
+        let instances = memory.instances.get(function).map_or(0, |u| u.pss_kib);
+        1024 * (seeds.sum::<u64>() + instances)
+    }
+
     /// Begins to read the memory of the seeds, where that is due.
-    fn refresh_memory(&self, daemon: &Daemon) {
+    pub(crate) fn refresh_memory(&self, daemon: &Daemon) {
         let cache = self.memory();
         let last = cache.read.lock().unwrap_or_else(PoisonError::into_inner).0;
         if last.is_some_and(|t| t.elapsed() < FRESH) || cache.reading.swap(true, Ordering::AcqRel) {

@@ -219,6 +219,7 @@ impl Daemon {
                 Err(error) => return Err(error.into()),
             }
             daemon.retire(retired, old);
+            daemon.metrics().forget(name);
             tracing::info!(function = name, "removed");
             Ok(turn)
         })

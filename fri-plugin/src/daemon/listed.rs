@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering;
 impl Daemon {
     /// What is deployed, by name.
     pub fn functions(&self) -> Vec<proto::Function> {
+        self.metrics().refresh_memory(self);
         self.0.store.list().iter().map(|f| self.describe(f)).collect()
     }
 
     /// A deployed function.
     pub fn function(&self, name: &str) -> Result<proto::Function, DaemonError> {
+        self.metrics().refresh_memory(self);
         Ok(self.describe(&self.0.store.get(name)?))
     }
 
@@ -27,12 +29,15 @@ impl Daemon {
             waiting: small(v.waiting()),
             spares: small(v.spares()),
             kept: small(v.kept()),
-            ..Default::default()
+            errors: self.metrics().errors_of(&current.name),
+            refused: self.metrics().refusals_of(&current.name),
+            pss_bytes: self.metrics().pss_of(&current.name),
         });
         let failed = lock(&self.0.serving).get(&current.name).and_then(|s| s.failed.clone());
         let state = match (&version, &failed) {
             (Some(version), _) if version.seed().is_some() => "ready",
             (_, Some(_)) => "failed",
+            (Some(version), _) if version.is_shrunk() => "shrunk",
             _ => "starting",
         };
         proto::Function {

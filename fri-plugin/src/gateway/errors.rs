@@ -4,6 +4,7 @@
 use super::body::BodyError;
 use crate::daemon::error::{DaemonError, Kind, chain};
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -130,6 +131,18 @@ impl Refusal {
     /// Whether the same request may succeed later.
     pub fn is_temporary(&self) -> bool {
         self.status == 429 || self.status >= 500
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(error: PathRejection) -> Refusal {
+        Refusal::parameter(error.body_text())
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(error: QueryRejection) -> Refusal {
+        Refusal::parameter(error.body_text())
     }
 }
 

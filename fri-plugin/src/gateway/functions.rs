@@ -8,6 +8,7 @@ use super::{Gateway, name, times};
 use crate::daemon::invoke::new_request_id;
 use crate::proto;
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -26,7 +27,11 @@ pub struct Page {
 }
 
 /// `GET /2015-03-31/functions/`.
-pub async fn list(State(gateway): State<Gateway>, Query(page): Query<Page>) -> Response {
+pub async fn list(State(gateway): State<Gateway>, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let page = match page {
+        Ok(Query(page)) => page,
+        Err(error) => return identified(Refusal::from(error).into_response()),
+    };
     let most = page.max_items.unwrap_or(PAGE).clamp(1, PAGE);
     let after = page.marker.filter(|m| !m.is_empty());
     let behind = |f: &proto::Function| after.as_ref().is_none_or(|m| name_of(f) > m.as_str());
@@ -42,10 +47,10 @@ pub async fn list(State(gateway): State<Gateway>, Query(page): Query<Page>) -> R
 /// `GET /2015-03-31/functions/NAME`.
 pub async fn get(
     State(gateway): State<Gateway>,
-    Path(name): Path<String>,
-    Query(qualified): Query<Qualified>,
+    name: Result<Path<String>, PathRejection>,
+    qualified: Result<Query<Qualified>, QueryRejection>,
 ) -> Response {
-    let function = find(&gateway, &name, &qualified);
+    let function = find(&gateway, name, qualified);
     let whole = function.map(|(function, version)| {
         let concurrency = function.spec.as_ref().map_or(0, |s| s.concurrency);
         json!({
@@ -60,10 +65,10 @@ pub async fn get(
 /// `GET /2015-03-31/functions/NAME/configuration`.
 pub async fn configuration(
     State(gateway): State<Gateway>,
-    Path(name): Path<String>,
-    Query(qualified): Query<Qualified>,
+    name: Result<Path<String>, PathRejection>,
+    qualified: Result<Query<Qualified>, QueryRejection>,
 ) -> Response {
-    let function = find(&gateway, &name, &qualified);
+    let function = find(&gateway, name, qualified);
     identified(function.map(|(function, version)| Json(describe(&function, version))).into_response())
 }
 
@@ -76,10 +81,11 @@ fn identified(mut response: Response) -> Response {
 
 fn find(
     gateway: &Gateway,
-    name: &str,
-    qualified: &Qualified,
+    name: Result<Path<String>, PathRejection>,
+    qualified: Result<Query<Qualified>, QueryRejection>,
 ) -> Result<(proto::Function, Option<u64>), Refusal> {
-    let target = name::parse(name, qualified.qualifier.as_deref())?;
+    let (Path(name), Query(qualified)) = (name?, qualified?);
+    let target = name::parse(&name, qualified.qualifier.as_deref())?;
     let function =
         gateway.daemon.function(&target.name).map_err(|_| Refusal::no_function(&target.name, None))?;
     match target.version {

@@ -7,6 +7,7 @@ use super::{Gateway, body};
 use crate::daemon::invoke::{Call, Invoked, new_request_id};
 use crate::trace::Marks;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -67,15 +68,19 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
 /// `POST /2015-03-31/functions/NAME/invocations`.
 pub async fn invoke(
     State(gateway): State<Gateway>,
-    Path(name): Path<String>,
-    Query(qualified): Query<Qualified>,
+    name: Result<Path<String>, PathRejection>,
+    qualified: Result<Query<Qualified>, QueryRejection>,
     request: Request,
 ) -> Response {
     let id = new_request_id();
     let http = gateway.daemon.metrics().http();
-    let mut response = match answer(&gateway, &name, qualified, request, &id).await {
+    let answered = async {
+        let (Path(name), Query(qualified)) = (name?, qualified?);
+        answer(&gateway, &name, qualified, request, &id).await
+    };
+    let mut response = match answered.await {
         Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => Refusal::into_response(refusal),
     };
     http.invoke(response.status().as_u16());
     if let Ok(id) = HeaderValue::from_str(&id) {

@@ -125,8 +125,13 @@ impl Node {
 
     /// Grows the seed of a function, where it has none, records its working set, and has its spares made.
     pub async fn grow(&self, name: &str) -> Result<(), NodeError> {
-        let version = self.function(name)?;
-        while version.seed().is_none() {
+        loop {
+            // Looked up each time: a version that has retired meanwhile never has a seed again, its successor may have one.
+            let version = self.function(name)?;
+            if version.seed().is_some() {
+                self.refill(&version);
+                return Ok(());
+            }
             let Some(growing) = version.begin_growing() else {
                 // Somebody else does it.
                 tokio::time::sleep(LOOK).await;
@@ -136,8 +141,6 @@ impl Node {
             self.train(&version).await;
             drop(growing);
         }
-        self.refill(&version);
-        Ok(())
     }
 
     /// Makes the spares that are missing, off the request path.

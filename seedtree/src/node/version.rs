@@ -85,6 +85,11 @@ impl Version {
         lock(&self.seeds).iter().filter(|s| !s.is_gone()).min_by_key(|s| s.pending()).cloned()
     }
 
+    /// Whether it had a seed that was given up, and none is being grown.
+    pub fn is_shrunk(&self) -> bool {
+        self.worth.was_grown() && !self.is_growing() && self.seed().is_none()
+    }
+
     /// Its seeds.
     pub fn seeds(&self) -> Vec<Arc<NodeSeed>> {
         lock(&self.seeds).iter().filter(|s| !s.is_gone()).cloned().collect()

@@ -19,8 +19,8 @@ struct State {
     /// Moving averages of the time to an answer with a seed and without, ns.
     with: Option<u64>,
     without: Option<u64>,
-    /// What the seed did when it was grown and its instances need not do, ns.
-    import: u64,
+    /// What the seed did when it was grown and its instances need not do, ns; `None` before it was grown.
+    import: Option<u64>,
 }
 
 fn average(old: Option<u64>, new: u64) -> Option<u64> {
@@ -48,7 +48,12 @@ impl Worth {
 
     /// The seed was grown, and its import took this time, ns.
     pub(crate) fn grown(&self, import: u64) {
-        lock(&self.0).import = import;
+        lock(&self.0).import = Some(import);
+    }
+
+    /// Whether there was a seed.
+    pub(crate) fn was_grown(&self) -> bool {
+        lock(&self.0).import.is_some()
     }
 
     /// Requests a second.
@@ -68,7 +73,7 @@ impl Worth {
         let state = *lock(&self.0);
         match (state.with, state.without) {
             (Some(with), Some(without)) => without.saturating_sub(with),
-            _ => state.import,
+            _ => state.import.unwrap_or(0),
         }
     }
 }
@@ -80,7 +85,9 @@ mod tests {
     #[test]
     fn the_import_counts_until_both_kinds_were_measured() {
         let worth = Worth::default();
+        assert!(!worth.was_grown());
         worth.grown(500);
+        assert!(worth.was_grown());
         worth.answered(true, 100);
         assert_eq!(worth.saved(), 500);
         worth.answered(false, 900);
