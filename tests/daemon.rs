@@ -226,3 +226,59 @@ fn a_function_does_not_see_what_else_is_deployed() {
     assert!(beside[1].as_array().unwrap().len() > 1, "{beside}");
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn an_end_waits_for_nobody_beyond_the_time_for_it() {
+    let keys = "drain_timeout_ms = 500\n".into();
+    let mut daemon = Coppiced::start(Options { keys, ..Options::default() });
+    let code = "import time\ndef handler(event, context): time.sleep(600)\n";
+    let spec = proto::FunctionSpec { timeout_ms: 700_000, concurrency: 1, ..python("f") };
+    daemon.deploy(spec, &[("app.py", code)]).unwrap();
+    std::thread::scope(|scope| {
+        // One at work, and one that waits for its turn.
+        let calls = [(); 2].map(|()| scope.spawn(|| daemon.invoke("f", "1")));
+        let counts = || function(&daemon, "f").counts.unwrap();
+        assert!(eventually(|| counts().running == 1 && counts().waiting == 1), "{}", daemon.log());
+        // A deploy whose client never comes to its end.
+        let upload = scope.spawn(|| {
+            block_on(async {
+                let spec = proto::deploy_request::Part::Spec(python("g"));
+                let first = futures::stream::iter([proto::DeployRequest { part: Some(spec) }]);
+                let messages = futures::StreamExt::chain(first, futures::stream::pending());
+                let mut events =
+                    daemon.client().await.functions().deploy(messages).await.unwrap().into_inner();
+                while let Ok(Some(_)) = events.message().await {}
+            });
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(daemon.pid()).unwrap(),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        for call in calls {
+            assert_eq!(code_of(&call.join().unwrap().unwrap_err()), "Instance.Killed");
+        }
+        upload.join().unwrap();
+    });
+    assert!(daemon.wait().success(), "{}", daemon.log());
+}
+
+#[test]
+fn what_a_function_failed_is_counted_where_it_is_listed() {
+    let mut daemon = Coppiced::start(Options::default());
+    let code = "def handler(event, context): return 1 / event\n";
+    daemon.deploy(python("f"), &[("app.py", code)]).unwrap();
+    assert_eq!(answer(&daemon, "f", "1"), json!(1.0));
+    assert_eq!(daemon.invoke("f", "0").unwrap().0.function_error, "Unhandled");
+    daemon.invoke("f", "no JSON").unwrap_err();
+    let counts = function(&daemon, "f").counts.unwrap();
+    assert_eq!((counts.errors, counts.refused), (1, 1));
+    assert!(eventually(|| function(&daemon, "f").counts.unwrap().pss_bytes > 0));
+    block_on(async {
+        let request = proto::DeleteSeedRequest { name: "f".into() };
+        daemon.client().await.seeds().delete(request).await.unwrap();
+    });
+    assert_eq!(function(&daemon, "f").state, "shrunk");
+    assert!(daemon.stop().success());
+}

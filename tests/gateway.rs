@@ -157,6 +157,7 @@ fn refusals(daemon: &Coppiced) {
         ("probe", &[][..], &b"{"[..], 400, "InvalidRequestContentException"),
         ("probe", &[], b"\xff", 400, "InvalidRequestContentException"),
         ("a%20b", &[], b"{}", 400, "ValidationException"),
+        ("%ff", &[], b"{}", 400, "InvalidParameterValueException"),
         ("..%2Fprobe", &[], b"{}", 400, "ValidationException"),
         ("probe", &[("x-amz-invocation-type", "Sometimes")], b"{}", 400, "InvalidParameterValueException"),
         ("probe", &[("x-amz-log-type", "Head")], b"{}", 400, "InvalidParameterValueException"),

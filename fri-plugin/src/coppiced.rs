@@ -16,6 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// What ending takes besides the requests at work.
 const ENDING: Duration = Duration::from_secs(10);
+/// Time for calls of the interface that are under way when no request is at work any more.
+const CALLS: Duration = Duration::from_secs(2);
 
 /// The node daemon of Coppice: keeps functions deployed, and serves each request from a fork of a seed.
 ///
@@ -111,7 +113,7 @@ async fn serve(config: Config, sandboxes: Sandboxes) -> Result<(), Box<dyn Error
     tokio::select! {
         grown = daemon.grow_languages(|step| told(&step)) => grown?,
         () = stopped() => {
-            served.stop().await;
+            finish(served).await;
             return Ok(());
         }
     }
@@ -147,7 +149,14 @@ fn told(step: &str) {
 async fn go_down(daemon: Daemon, gateway: gateway::Running, served: fri::start::Served) -> usize {
     let logs = daemon.logs().clone();
     let given_up = tokio::join!(daemon.drain(None), gateway.stop()).0;
-    served.stop().await;
+    finish(served).await;
     logs.flush().await;
     given_up
+}
+
+/// Ends the interface. A deploy may wait for a client, or for an import, without end: it does not keep the daemon.
+async fn finish(served: fri::start::Served) {
+    if tokio::time::timeout(CALLS, served.stop()).await.is_err() {
+        tracing::warn!("calls of the interface are given up");
+    }
 }

@@ -78,6 +78,15 @@ fn lock(pins: &Pins) -> MutexGuard<'_, BTreeMap<String, usize>> {
     pins.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a directory with code, or one that is made or removed, has such a name.
+fn is_ours(name: &str) -> bool {
+    if let Some(id) = name.strip_prefix(NEW) {
+        return uuid::Uuid::try_parse(id).is_ok();
+    }
+    let name = name.strip_prefix(OLD).unwrap_or(name);
+    name.strip_prefix(LAYERS).unwrap_or(name).parse::<Digest>().is_ok()
+}
+
 impl CodeStore {
     /// Opens `STATE/code`, or makes it.
     pub fn open(state: &Path, limits: CodeLimits) -> Result<CodeStore, CodeError> {
@@ -173,8 +182,8 @@ impl CodeStore {
         let mut aside = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(|e| host(&self.path, e))? {
             let name = entry.map_err(|e| host(&self.path, e))?.file_name();
-            // Of another form than ours, it is nobody's.
-            let Some(name) = name.to_str() else { continue };
+            // Of another form than ours, it is somebody else's, such as in a state directory that was an operator's own before.
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
             if keep.contains(name) || pins.contains_key(name) {
                 continue;
             }

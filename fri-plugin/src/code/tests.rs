@@ -428,29 +428,32 @@ fn what_nothing_refers_to_is_collected() {
     let layers = vec![kept.digest, held.digest];
     let merged = f.store.merged_layers(&layers, 0).unwrap().unwrap();
     let code = f.dir.path().join("state/code");
-    for left in ["new-1-0", "old-x", &Digest([1; 32]).to_string()] {
+    let half = "new-01234567-89ab-4cde-8f01-23456789abcd";
+    for left in [half, &format!("old-{}", Digest([2; 32])), &Digest([1; 32]).to_string()] {
         std::fs::create_dir_all(code.join(left).join("sub")).unwrap();
     }
+    // An operator's own, whose directory this was before.
     std::fs::write(code.join("stray"), "").unwrap();
+    std::fs::create_dir_all(code.join("old-project/src")).unwrap();
     let in_use = InUse { code: [kept.digest].into(), layers: [layers].into() };
     let (kept_digest, gone_digest) = (kept.digest, gone.digest);
     drop((merged, kept, gone));
     let mut removed = f.store.collect(|| in_use.clone()).unwrap();
     removed.sort();
     let mut expected = vec![
-        "new-1-0".to_owned(),
-        "x".into(),
+        half.to_owned(),
+        Digest([2; 32]).to_string(),
         gone_digest.to_string(),
         Digest([1; 32]).to_string(),
-        "stray".into(),
     ];
     expected.sort();
     assert_eq!(removed, expected);
     assert!(f.store.get(&held.digest).is_ok(), "it was held");
     drop(held);
     assert_eq!(f.store.collect(|| in_use).unwrap().len(), 1);
-    assert_eq!(f.listing().len(), 2);
+    assert_eq!(f.listing().len(), 4);
     assert_eq!(f.store.collect(InUse::default).unwrap().len(), 2);
+    assert!(code.join("stray").exists() && code.join("old-project/src").exists());
     assert!(matches!(f.store.get(&kept_digest), Err(CodeError::Missing(_))));
 }
 

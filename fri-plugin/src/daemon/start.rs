@@ -7,7 +7,7 @@ use crate::config::{Config, Reclaim};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use seedtree::node::{Node, NodeConfig};
+use seedtree::node::{Node, NodeConfig, State};
 use seedtree::reclaim::{Policy, policies};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,14 +126,41 @@ impl Daemon {
         }
     }
 
-    /// Takes no more requests, and waits for those at work as long as the configuration says, or shorter. How many were given up.
+    /// Takes no more requests, and waits for those at work as long as the configuration says, or shorter; what is left then is ended, and
+    /// its callers are told so ([`NodeError::Killed`]). How many were given up.
+    ///
+    /// [`NodeError::Killed`]: seedtree::node::error::NodeError::Killed
     pub async fn drain(&self, limit: Option<Duration>) -> usize {
         let own = Duration::from_millis(self.0.config.drain_timeout_ms);
         let limit = limit.map_or(own, |l| l.min(own));
-        let drained = tokio::time::timeout(limit, self.node().drain()).await;
-        if drained.is_ok() { 0 } else { self.node().requests() }
+        if tokio::time::timeout(limit, self.node().drain()).await.is_ok() {
+            return 0;
+        }
+        let given_up = self.node().requests();
+        let ended = async {
+            let drained = self.node().drain();
+            tokio::pin!(drained);
+            // One that is ended gives its turn to one that waits.
+            while tokio::time::timeout(AGAIN, &mut drained).await.is_err() {
+                for (id, instance) in self.node().instances() {
+                    if instance.state == State::Working {
+                        // Somebody else may have ended it already.
+                        let _ = self.node().kill(&id);
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(ENDING, ended).await.is_err() {
+            tracing::warn!(requests = self.node().requests(), "requests do not end");
+        }
+        given_up
     }
 }
+
+/// Between two looks at requests that are being ended.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Time for ending them all.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// The policy of a configuration, which has been checked.
 fn policy(reclaim: &Reclaim) -> Result<Arc<dyn Policy>, DaemonError> {

@@ -14,6 +14,8 @@ pub mod ttrpc;
 
 use std::time::Duration;
 
+/// What the names of uploads begin with.
+pub(crate) const UPLOAD: &str = "upload-";
 /// Longest chunk of an archive, of an event and of an answer, bytes.
 pub const CHUNK: usize = 1 << 20;
 /// Longest message, bytes: what ttrpc allows.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Time for a process to end once it was killed.
 const ENDING: Duration = Duration::from_secs(10);
-/// Directories of the state directory whose contents are of no use to another life.
-const TRANSIENT: [&str; 1] = ["uploads"];
+/// Directory of the state directory for uploads, which are of no use to another life.
+const UPLOADS: &str = "uploads";
 
 /// A kind of thing that may be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +97,12 @@ impl Life {
                 note(What::Socket, show(&path), Ok(()));
             }
         }
-        for path in TRANSIENT.iter().flat_map(|dir| entries(&self.state().join(dir))) {
+        // Only what has our names: the state directory may have been an operator's own before.
+        let is_upload = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.as_encoded_bytes().starts_with(crate::fri::UPLOAD.as_bytes())
+        };
+        for path in entries(&self.state().join(UPLOADS)).into_iter().filter(is_upload) {
             let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
             let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             note(What::File, show(&path), done(removed));
@@ -143,7 +148,8 @@ mod tests {
         drop(UnixListener::bind(run.join("fri.sock")).unwrap());
         let _listened = UnixListener::bind(run.join("other.sock")).unwrap();
         std::fs::write(run.join("file"), "").unwrap();
-        std::fs::create_dir_all(state.join("uploads/x")).unwrap();
+        std::fs::create_dir_all(state.join("uploads/upload-x")).unwrap();
+        std::fs::create_dir_all(state.join("uploads/holiday")).unwrap();
         // The child has this process's environment until it has its own.
         while processes::marked(&format!("{MARK}={}", life.id())).is_empty() {}
         let found = life.reconcile();
@@ -158,5 +164,6 @@ mod tests {
         names.sort();
         assert_eq!(names, ["coppiced.lock", "file", "other.sock"]);
         assert_eq!(life.reconcile(), []);
+        assert!(state.join("uploads/holiday").exists(), "what is an operator's own is left alone");
     }
 }

@@ -5,6 +5,7 @@ use super::record::Record;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -111,6 +112,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
             _ => {}
         }
         let database = Builder::new().set_cache_size(CACHE).create(&new)?;
+        // Environments have secrets in them, and the directory may be one that others may read.
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
         let transaction = database.begin_write()?;
         transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
         transaction.open_table(FUNCTIONS)?;

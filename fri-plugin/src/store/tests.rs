@@ -42,6 +42,8 @@ fn numbers(function: &Function) -> Vec<u64> {
 fn what_was_switched_to_serves_after_a_restart_and_what_was_not_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&store.path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "environments are nobody else's to read");
     deploy(&store, "f", 1);
     let pending = store.put_version("f", new(2)).unwrap();
     store.put_version("g", new(3)).unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Incoming, Uploads};
 use crate::daemon::deploy::{Deployment, Source};
+use crate::fri::UPLOAD;
 use crate::fri::error::FriError;
 use crate::proto::archive::Kind;
 use crate::proto::deploy_request::Part;
@@ -13,16 +14,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::{NamedTempFile, TempPath};
 
-/// What the names of uploads begin with.
-const PREFIX: &str = "upload-";
-
 /// Makes the directory, and removes what an earlier daemon has left in it.
 pub fn prepare(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        if entry.file_name().as_encoded_bytes().starts_with(UPLOAD.as_bytes()) {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -58,7 +56,7 @@ struct Archive {
 impl Archive {
     async fn begin(uploads: &Uploads) -> Result<Archive, FriError> {
         let directory = uploads.directory.clone();
-        let made = blocking(move || tempfile::Builder::new().prefix(PREFIX).tempfile_in(directory)).await?;
+        let made = blocking(move || tempfile::Builder::new().prefix(UPLOAD).tempfile_in(directory)).await?;
         Ok(Archive { file: made, bytes: 0 })
     }
 
