@@ -21,6 +21,7 @@ mod replicas;
 pub mod seed;
 mod serve;
 mod shrink;
+mod spares;
 mod tend;
 pub mod version;
 mod worth;
@@ -73,6 +74,8 @@ struct Inner {
     requests: AtomicUsize,
     draining: AtomicBool,
     drained: Notify,
+    /// Processors that there are.
+    processors: usize,
     /// One seed grows at a time.
     growth: Semaphore,
 }
@@ -125,6 +128,7 @@ impl Node {
             requests: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             drained: Notify::new(),
+            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             growth: Semaphore::new(1),
             config,
         }));

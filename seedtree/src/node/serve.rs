@@ -150,7 +150,10 @@ impl Node {
         stream: bool,
     ) -> Result<(Instance, Option<Training>), NodeError> {
         let command = version.function.invoke_command(call.event, call.request_id, timeout_ms, stream);
-        while let Some(instance) = version.take_kept().or_else(|| version.take_spare()) {
+        loop {
+            let kept = version.take_kept();
+            let instance = if kept.is_some() { kept } else { self.take_spare(version).await };
+            let Some(instance) = instance else { break };
             // One that has died meanwhile is no reason to fail a request that it never got.
             if instance.give(command.clone(), timeout_ms).await.is_ok() {
                 return Ok((instance, None));

@@ -6,7 +6,6 @@ use super::instance::{Instance, Nowhere};
 use super::serve::Call;
 use super::version::{Training, Version};
 use super::{Inner, Node};
-use crate::proto::Role;
 use crate::sandbox::now;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -141,37 +140,5 @@ impl Node {
             self.train(&version).await;
             drop(growing);
         }
-    }
-
-    /// Makes the spares that are missing, off the request path.
-    pub(super) fn refill(&self, version: &Arc<Version>) {
-        let wanted = version.spec.spares;
-        // A spare of a seed without its working set would be of little use for ever.
-        let waits = self.0.config.prefill && !version.is_trained();
-        if wanted == 0 || waits || version.is_retired() || self.is_draining() || version.seed().is_none() {
-            return;
-        }
-        while let Some(making) = version.begin_making(wanted) {
-            let (node, version) = (self.clone(), version.clone());
-            tokio::spawn(async move {
-                if let Err(error) = node.spare(&version).await {
-                    tracing::debug!(function = version.spec.name, %error, "no spare");
-                }
-                drop(making);
-            });
-        }
-    }
-
-    async fn spare(&self, version: &Arc<Version>) -> Result<(), NodeError> {
-        let what = "making a spare";
-        let Some(seed) = version.seed() else { return Ok(()) };
-        let spec = self.spec(version, Role::Spare, Vec::new(), version.spec.timeout_ms);
-        let mut spare = self.start(what, &seed, spec, Vec::new(), true).await?;
-        spare.ready(what, self.0.config.grow_timeout_ms, &mut Nowhere).await?;
-        version.put_spare(spare, &seed);
-        if self.is_draining() {
-            version.end_idle();
-        }
-        Ok(())
     }
 }

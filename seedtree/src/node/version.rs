@@ -6,6 +6,7 @@ use super::instance::Instance;
 use super::lock;
 use super::replicas::Load;
 use super::seed::NodeSeed;
+use super::spares::Spares;
 use super::worth::Worth;
 use crate::reclaim::Rates;
 use crate::runtime::Function;
@@ -40,9 +41,8 @@ pub struct Version {
     /// None while one is being grown, and after it was reclaimed; several where one cannot fork fast enough.
     seeds: Mutex<Vec<Arc<NodeSeed>>>,
     pub(super) load: Load,
-    spares: Mutex<VecDeque<Instance>>,
+    pub(super) spares: Spares,
     kept: Mutex<VecDeque<Instance>>,
-    making: AtomicUsize,
     training: AtomicU8,
     growing: AtomicBool,
     turns: Arc<Semaphore>,
@@ -55,7 +55,7 @@ impl Version {
     /// A version without a seed.
     pub(crate) fn new(number: u64, spec: FunctionSpec, function: Function, code: Code) -> Version {
         let turns = Arc::new(Semaphore::new(spec.concurrency.clamp(1, Semaphore::MAX_PERMITS)));
-        let (requests, refused, worth, seeds, load, spares, kept, making) = Default::default();
+        let (requests, refused, worth, seeds, load, spares, kept) = Default::default();
         let (growing, waiting, users, retired) = Default::default();
         let training = AtomicU8::new(UNTRAINED);
         Version {
@@ -70,7 +70,6 @@ impl Version {
             load,
             spares,
             kept,
-            making,
             training,
             growing,
             turns,
@@ -129,7 +128,7 @@ impl Version {
         let seed = seed.filter(|_| !self.is_retired());
         let old = std::mem::replace(&mut *present, seed.into_iter().collect());
         self.training.store(UNTRAINED, Ordering::Release);
-        let spares = std::mem::take(&mut *lock(&self.spares));
+        let spares = std::mem::take(&mut *lock(self.spares.ready()));
         drop(present);
         drop((old, spares));
     }
@@ -155,34 +154,22 @@ impl Version {
         self.growing.load(Ordering::Acquire)
     }
 
-    /// Takes the oldest spare.
-    pub(crate) fn take_spare(&self) -> Option<Instance> {
-        lock(&self.spares).pop_front()
-    }
-
-    /// Adds a spare of `seed`; one of another seed than the present is of no use.
-    pub(crate) fn put_spare(&self, spare: Instance, seed: &Arc<NodeSeed>) {
+    /// Does something while `seed` is one of this version's, and nothing where it is not.
+    pub(super) fn if_present(&self, seed: &Arc<NodeSeed>, then: impl FnOnce()) {
         let present = lock(&self.seeds);
         if present.iter().any(|now| Arc::ptr_eq(now, seed)) && !self.is_retired() {
-            lock(&self.spares).push_back(spare);
+            then();
         }
     }
 
     /// Spares that are ready.
     pub fn spares(&self) -> usize {
-        lock(&self.spares).len()
+        lock(self.spares.ready()).len()
     }
 
     /// Spares that are being made.
     pub fn making(&self) -> usize {
-        self.making.load(Ordering::Acquire)
-    }
-
-    /// Whether the caller is to make one of `wanted` spares.
-    pub(crate) fn begin_making(self: &Arc<Self>, wanted: usize) -> Option<Making> {
-        let more = |making: usize| (self.spares() + making < wanted).then_some(making + 1);
-        let free = self.making.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        free.is_ok().then(|| Making(self.clone()))
+        self.spares.making()
     }
 
     /// Takes the instance that was used last: the others may then be given up.
@@ -213,7 +200,7 @@ impl Version {
 
     /// Calls a function for each spare, and for each kept instance.
     pub(crate) fn each_idle(&self, mut spare: impl FnMut(&Instance), kept: impl FnMut(&Instance)) {
-        lock(&self.spares).iter().for_each(&mut spare);
+        lock(self.spares.ready()).iter().for_each(&mut spare);
         lock(&self.kept).iter().for_each(kept);
     }
 
@@ -224,12 +211,12 @@ impl Version {
             let at = from.iter().position(|i| i.id == id)?;
             from.remove(at)
         };
-        take(&self.spares).or_else(|| take(&self.kept)).is_some()
+        take(self.spares.ready()).or_else(|| take(&self.kept)).is_some()
     }
 
     /// Ends spares and kept instances.
     pub(crate) fn end_idle(&self) {
-        let idle = (std::mem::take(&mut *lock(&self.spares)), std::mem::take(&mut *lock(&self.kept)));
+        let idle = (std::mem::take(&mut *lock(self.spares.ready())), std::mem::take(&mut *lock(&self.kept)));
         drop(idle);
     }
 
@@ -347,16 +334,6 @@ pub(crate) struct Growing(Arc<Version>);
 impl Drop for Growing {
     fn drop(&mut self) {
         self.0.growing.store(false, Ordering::Release);
-    }
-}
-
-/// The right to make a spare.
-#[derive(Debug)]
-pub(crate) struct Making(Arc<Version>);
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        self.0.making.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
