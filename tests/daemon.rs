@@ -201,22 +201,6 @@ fn many_deploys_leave_no_descriptor_and_no_process() {
 }
 
 #[test]
-fn a_listed_function_tells_of_its_failures_and_its_memory() {
-    let mut daemon = Coppiced::start(Options::default());
-    let source = "def handler(event, context):\n    return 1 // event\n";
-    daemon.deploy(python("f"), &[("app.py", source)]).unwrap();
-    for _ in 0..2 {
-        let (end, _) = daemon.invoke("f", "0").unwrap();
-        assert_eq!(end.function_error, "Unhandled");
-    }
-    assert_eq!(answer(&daemon, "f", "1"), json!(1));
-    let counts = || function(&daemon, "f").counts.unwrap();
-    assert_eq!((counts().requests, counts().errors, counts().refused), (3, 2, 0));
-    assert!(eventually(|| counts().pss_bytes > 1 << 20), "{:?}", counts());
-    assert!(daemon.stop().success());
-}
-
-#[test]
 fn a_function_does_not_see_what_else_is_deployed() {
     let mut daemon = Coppiced::start(Options::default());
     let secret = proto::FunctionSpec {

@@ -265,3 +265,23 @@ fn a_request_tells_what_it_cost_and_a_node_what_it_holds() {
         assert!(seed.age() > 0 && seed.queued() == 0);
     });
 }
+
+#[test]
+fn a_kept_instance_answers_each_request_with_its_own_answer() {
+    // The child of a handler that forks goes on in the runtime's loop: it must neither read a request nor answer one.
+    let code = python(
+        "import os, time\ndef handler(event, context):\n    if event == 'fork':\n        if os.fork() == 0:\n            time.sleep(0.05)\n            \
+         return 'the child'\n        return 'the parent'\n    time.sleep(0.2)\n    return [event, os.getpid()]\n",
+    );
+    with_node(|node| async move {
+        node.deploy(FunctionSpec { keep_alive: 1, ..spec("f", code.path()) }, &mut Nowhere).await.unwrap();
+        let first = result(&call(&node, "f", &json!(0)).await.unwrap())[1].clone();
+        for n in 0..3 {
+            assert_eq!(result(&call(&node, "f", &json!("fork")).await.unwrap()), json!("the parent"));
+            for event in [10 * n, 10 * n + 1] {
+                let served = call(&node, "f", &json!(event)).await.unwrap();
+                assert_eq!((result(&served), served.kept), (json!([event, first]), true));
+            }
+        }
+    });
+}

@@ -1,6 +1,7 @@
 //! What Prometheus is told: the counters of [`crate::metrics`], and what the tree says of itself at that moment.
 //!
-//! Memory takes milliseconds per seed to read. It is read in the background, at most every [`FRESH`], and what was read last is told.
+//! Memory takes milliseconds per seed to read. It is read in the background, when somebody asks, for a twentieth of the time at most
+//! ([`SHARE`]), and what was read last is told.
 
 use crate::daemon::Daemon;
 use crate::metrics::{Metrics, PHASES, PerFunction, SOURCES};
@@ -18,12 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How old the memory that is told may be when nobody has asked before.
-const FRESH: Duration = Duration::from_secs(15);
+/// Least age of the memory that is told before it is read again.
+const FRESH: Duration = Duration::from_secs(1);
+/// Time between two readings, in durations of one reading.
+const SHARE: u32 = 20;
 
 /// Memory as it was read last.
 #[derive(Debug, Default)]
 pub struct MemoryCache {
+    /// When the next reading is due, and what was read last.
     read: Mutex<(Option<Instant>, Arc<NodeMemory>)>,
     reading: AtomicBool,
 }
@@ -65,15 +69,17 @@ impl Metrics {
     /// Begins to read the memory of the seeds, where that is due.
     pub(crate) fn refresh_memory(&self, daemon: &Daemon) {
         let cache = self.memory();
-        let last = cache.read.lock().unwrap_or_else(PoisonError::into_inner).0;
-        if last.is_some_and(|t| t.elapsed() < FRESH) || cache.reading.swap(true, Ordering::AcqRel) {
+        let due = cache.read.lock().unwrap_or_else(PoisonError::into_inner).0;
+        if due.is_some_and(|due| Instant::now() < due) || cache.reading.swap(true, Ordering::AcqRel) {
             return;
         }
         let (metrics, daemon) = (self.clone(), daemon.clone());
         tokio::spawn(async move {
+            let began = Instant::now();
             let read = Arc::new(daemon.node().memory().await);
+            let due = Instant::now() + FRESH.max(began.elapsed() * SHARE);
             let cache = metrics.memory();
-            *cache.read.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), read);
+            *cache.read.lock().unwrap_or_else(PoisonError::into_inner) = (Some(due), read);
             cache.reading.store(false, Ordering::Release);
         });
     }

@@ -319,7 +319,13 @@ impl Process {
         let (exits, faults) = self.taken();
         let deadline = start.saturating_add(timeout_ms.saturating_mul(1_000_000));
         let spec = ForkSpec { timeout_ms, ..spec.clone() };
-        self.sandbox.kernel().push_work(&command);
+        let mut kernel = self.sandbox.kernel();
+        // Taken for the answer to this request, it would be another's.
+        if kernel.take_answer().is_some() {
+            return Err(Failure::Machine("the runtime answered its last request twice".into()));
+        }
+        kernel.push_work(&command);
+        drop(kernel);
         let answer = self.until_answer(deadline, &spec)?;
         phases.run = now() - start;
         let after = self.taken();

@@ -45,11 +45,12 @@ impl Daemon {
     ///
     /// Dropped midway, it ends the instance.
     pub async fn invoke(&self, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
-        let Ok(serving) = self.node().function(call.function) else {
+        if self.node().function(call.function).is_err() {
             let error = NodeError::NoSuchFunction(call.function.to_owned());
             return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
-        };
-        drop(serving);
+        }
+        // Asked before the call: while it runs, a later version may take this one's place.
+        let version = self.serving_version(call.function);
         let mut sink = Both { log: self.0.logs.request(call.function, call.request_id), also };
         let asked = seedtree::node::Call {
             event: call.event,
@@ -58,7 +59,6 @@ impl Daemon {
         };
         let result = self.node().call(call.function, &asked, &mut sink).await.map_err(DaemonError::from);
         self.metrics().invoked(call.function, &result);
-        let version = super::lock(&self.0.serving).get(call.function).map_or(0, |s| s.number);
         let log_tail = sink.log.tail().to_vec();
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);
@@ -68,6 +68,11 @@ impl Daemon {
 }
 
 impl Daemon {
+    /// Number of the version that serves now; 0 where there is none.
+    fn serving_version(&self, function: &str) -> u64 {
+        super::lock(&self.0.serving).get(function).map_or(0, |s| s.number)
+    }
+
     /// The same with an instance that the caller owns ([`seedtree::node::Node::fork_ahead`]), whatever function the call names.
     pub async fn activate(&self, id: &str, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         let function = self.node().instances().remove(id).map(|instance| instance.function);
@@ -75,6 +80,7 @@ impl Daemon {
             let error = NodeError::NoSuchInstance(id.to_owned());
             return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
         };
+        let version = self.serving_version(&function);
         let mut sink = Both { log: self.0.logs.request(&function, call.request_id), also };
         let asked = seedtree::node::Call {
             event: call.event,
@@ -83,7 +89,6 @@ impl Daemon {
         };
         let result = self.node().activate(id, &asked, &mut sink).await.map_err(DaemonError::from);
         self.metrics().invoked(&function, &result);
-        let version = super::lock(&self.0.serving).get(&function).map_or(0, |s| s.number);
         let log_tail = sink.log.tail().to_vec();
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);

@@ -125,7 +125,7 @@ impl Kernel {
             }
             parent.files
         } else {
-            self.fd_table_copy(parent.files)?
+            self.fd_table_fork(parent.files)?
         };
         let fs = self.fs_for_child(parent.fs, a.flags & flag::FS != 0);
         let mut regs = parent.regs.clone();

@@ -215,6 +215,21 @@ impl Kernel {
         Ok(self.fd_table_copy_anyway(table))
     }
 
+    /// A copy for a new process (fork without CLONE_FILES): without the work channel, whose requests and answers are those of the process that
+    /// was started with it. A child that went on in the runtime's loop would answer its parent's next request. ENFILE.
+    pub fn fd_table_fork(&mut self, table: u64) -> Result<u64, Errno> {
+        let copy = self.fd_table_copy(table)?;
+        let fds = self.fd_tables.get(copy).map(|t| t.fds.clone()).unwrap_or_default();
+        let work = |file| self.files.get(file).is_some_and(|f| f.kind == FileKind::Work);
+        let dropped: Vec<u32> = fds.into_iter().filter(|(_, e)| work(e.file)).map(|(fd, _)| fd).collect();
+        for fd in dropped {
+            let Some(entry) = self.fd_tables.get_mut(copy).and_then(|t| t.take(fd)) else { continue };
+            self.descriptors_gone(1);
+            self.file_unref(entry.file);
+        }
+        Ok(copy)
+    }
+
     /// Whether a table may be copied. ENFILE.
     pub fn fd_table_has_room(&self, table: u64) -> Result<(), Errno> {
         self.room_for_descriptors(self.fd_tables.get(table).map_or(0, |t| t.fds.len()))
@@ -337,6 +352,30 @@ mod tests {
         assert_eq!(k.install_fd(1, file, false), Ok(5));
         k.fd_table_release(table);
         assert_eq!(k.objects.descriptors, 0);
+    }
+
+    #[test]
+    fn a_forked_process_has_no_work_channel() {
+        let mut k = kernel();
+        let work = k.files.insert(crate::vfs::OpenFile {
+            kind: crate::vfs::FileKind::Work,
+            flags: 2,
+            pos: 0,
+            refs: 2,
+        });
+        let other = k.epoll_create_file();
+        for (fd, file) in [(3, work), (4, other), (9, work)] {
+            assert_eq!(k.install_fd_from(1, file, false, fd), Ok(fd));
+        }
+        let table = k.task(1).unwrap().files;
+        let copy = k.fd_table_fork(table).unwrap();
+        let numbers =
+            |k: &Kernel, table| k.fd_tables.get(table).unwrap().fds.keys().copied().collect::<Vec<_>>();
+        assert_eq!((numbers(&k, table), numbers(&k, copy)), (vec![3, 4, 9], vec![4]));
+        k.fd_table_release(copy);
+        k.fd_table_release(table);
+        assert_eq!(k.objects.descriptors, 0);
+        assert!(k.files.get(work).is_none() && k.files.get(other).is_none());
     }
 
     /// With 100,000 descriptors open, a hole that opens and closes low, and numbers asked for high up: walking over those in between
