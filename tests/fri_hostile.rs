@@ -227,16 +227,19 @@ fn only_root_the_owner_and_the_group_get_in() {
         assert_eq!(mode(&socket), 0o660);
         assert_eq!(std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&socket).unwrap()), 54321);
     }
-    // The directory of a test is its owner's; here the sockets alone are to decide.
     let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
-    open(daemon.run_directory().parent().unwrap(), 0o755);
     // Connects, says hello over HTTP/2, and waits for an answer: 0 where one came.
     let program = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ntry:\n    s.connect(sys.argv[1])\nexcept PermissionError:\n    sys.exit(7)\n\
         s.settimeout(10)\ntry:\n    s.sendall(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n' + bytes([0,0,0,4,0,0,0,0,0]))\n    \
         sys.exit(0 if s.recv(9) else 8)\nexcept OSError:\n    sys.exit(8)\n";
     let tries = |user: &[&str]| {
         let mut command = std::process::Command::new("setpriv");
-        command.args(user).args(["/usr/bin/python3", "-c", program]).arg(daemon.grpc()).current_dir("/");
+        // From the directory of the socket: those above it may be root's alone.
+        command
+            .args(user)
+            .args(["/usr/bin/python3", "-I", "-c", program])
+            .arg(daemon.grpc().file_name().unwrap());
+        command.current_dir(daemon.run_directory());
         let outcome = support::finish(&mut command, b"", LIMIT);
         assert!(!outcome.stderr.contains("Traceback"), "{}", outcome.stderr);
         outcome.status
