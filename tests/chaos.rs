@@ -151,6 +151,9 @@ fn every_request_gets_its_own_answer_or_a_typed_error() {
     }
     let tally = load.stop();
     eprintln!("{seconds} s, seed {seed}: {events:?}; {}", tally.summary());
+    for (reason, n) in &tally.reasons {
+        eprintln!("refused {n} times: {reason}");
+    }
     assert_eq!(tally.wrong, Vec::<String>::new());
     let within =
         |lost: &load::Lost| outages.iter().any(|(from, to)| lost.ended >= *from && lost.began <= *to);

@@ -33,6 +33,8 @@ pub struct Tally {
     pub answered: u64,
     /// Errors with a type, by status and type.
     pub refused: BTreeMap<String, u64>,
+    /// Their messages, numbers left out.
+    pub reasons: BTreeMap<String, u64>,
     pub lost: Vec<Lost>,
     /// Anything that is neither: must be empty.
     pub wrong: Vec<String>,
@@ -45,6 +47,9 @@ impl Tally {
         self.answered += other.answered;
         for (kind, n) in other.refused {
             *self.refused.entry(kind).or_default() += n;
+        }
+        for (reason, n) in other.reasons {
+            *self.reasons.entry(reason).or_default() += n;
         }
         self.lost.extend(other.lost);
         self.wrong.extend(other.wrong);
@@ -144,8 +149,9 @@ fn one_client(
                     tally.answered += 1;
                     tally.latencies.push((start.elapsed(), began.elapsed()));
                 }
-                Verdict::Refused(kind) => {
+                Verdict::Refused(kind, reason) => {
                     *tally.refused.entry(kind).or_default() += 1;
+                    *tally.reasons.entry(reason).or_default() += 1;
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Verdict::Wrong(why) => tally.wrong.push(why),
@@ -161,7 +167,8 @@ fn one_client(
 
 enum Verdict {
     Right,
-    Refused(String),
+    /// Its status and type, and its message.
+    Refused(String, String),
     Wrong(String),
 }
 
@@ -177,7 +184,22 @@ fn judge(response: &Response, event: &Value, kept: bool) -> Verdict {
     }
     let kind = response.header("x-amzn-errortype").or(body["errorType"].as_str());
     match kind {
-        Some(kind) => Verdict::Refused(format!("{} {kind}", response.status)),
+        Some(kind) => {
+            let message = body["Message"].as_str().or(body["errorMessage"].as_str()).unwrap_or_default();
+            Verdict::Refused(format!("{} {kind}", response.status), plain(message))
+        }
         None => Verdict::Wrong(format!("{}: {text}", response.status)),
     }
+}
+
+/// A message without what differs from one time to the next.
+fn plain(message: &str) -> String {
+    let mut plain = String::new();
+    for c in message.chars().take(300) {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        if c != '#' || !plain.ends_with('#') {
+            plain.push(c);
+        }
+    }
+    plain
 }
