@@ -95,6 +95,44 @@ fn a_failed_deploy_leaves_the_version_before_it_serving() {
 }
 
 #[test]
+fn an_owned_instance_keeps_the_code_of_its_version() {
+    let reads = "def handler(event, context):\n    return open('/var/task/word').read()\n";
+    let more = "[functions]\nversions = 1\n".to_owned();
+    let mut daemon = Coppiced::start(Options { more, ..Options::default() });
+    let code = || std::fs::read_dir(daemon.state().join("code")).unwrap().count();
+    daemon.deploy(python("f"), &[("app.py", reads), ("word", "old")]).unwrap();
+    let fork = proto::ForkRequest { function: "f".into() };
+    let own = block_on(async {
+        daemon.client().await.instances().fork(fork).await.unwrap().into_inner()
+    });
+    for word in ["new", "newer"] {
+        daemon.deploy(python("f"), &[("app.py", reads), ("word", word)]).unwrap();
+        assert_eq!(answer(&daemon, "f", "1"), json!(word));
+    }
+    assert!(eventually(|| code() == 2), "{} versions' code", code());
+    let activated = block_on(async {
+        use proto::activate_request::Part;
+        let head = proto::ActivateHead { id: own.id.clone(), payload: "1".into(), ..Default::default() };
+        let message = proto::ActivateRequest { part: Some(Part::Head(head)) };
+        let client = daemon.client().await;
+        let mut answers =
+            client.instances().activate(futures::stream::iter([message])).await.unwrap().into_inner();
+        let mut bytes = Vec::new();
+        while let Some(answer) = answers.message().await.unwrap() {
+            if let Some(proto::invoke_response::Part::Chunk(chunk)) = answer.part {
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+        let destroy = proto::DestroyRequest { id: own.id.clone() };
+        client.instances().destroy(destroy).await.unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    });
+    assert_eq!(activated, json!("old"));
+    assert!(eventually(|| code() == 1), "code that nobody needs is left");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn deploys_of_one_function_do_not_race() {
     let mut daemon = Coppiced::start(Options::default());
     let outcomes: Vec<_> = std::thread::scope(|scope| {

@@ -108,6 +108,29 @@ fn a_version_is_prepared_before_it_serves_and_leaves_nothing_when_dropped() {
 }
 
 #[test]
+fn a_destroyed_instance_does_not_run_the_request_that_waits_for_its_turn() {
+    let code = python("import time\ndef handler(event, context):\n time.sleep(event)\n return event\n");
+    with_node(|node| async move {
+        node.deploy(FunctionSpec { concurrency: 1, ..spec("f", code.path()) }, &mut Nowhere).await.unwrap();
+        let version = node.function("f").unwrap();
+        let id = node.fork_ahead("f").await.unwrap();
+        let running = spawn_call(&node, "f", json!(2));
+        until("it is at work", || version.running() == 1).await;
+        let waiting = tokio::spawn({
+            let (node, id) = (node.clone(), id.clone());
+            async move { activate(&node, &id, &json!(0)).await.map(|served| result(&served)) }
+        });
+        until("it waits", || version.waiting() == 1).await;
+        node.destroy(&id).unwrap();
+        let ended = waiting.await.unwrap();
+        assert!(matches!(ended, Err(NodeError::Killed)), "{ended:?}");
+        assert_eq!(version.running(), 1, "it had waited for its turn");
+        assert!(node.instances().values().all(|i| !i.owned));
+        assert_eq!(running.await.unwrap().unwrap(), json!(2));
+    });
+}
+
+#[test]
 fn requests_of_a_replaced_version_are_finished_by_it() {
     let slow = |word| python(&format!("import time\ndef handler(e, c):\n time.sleep(e)\n return '{word}'\n"));
     let (old, new) = (slow("old"), slow("new"));

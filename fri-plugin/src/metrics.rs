@@ -36,7 +36,6 @@ struct Inner {
     http: HttpCounts,
     deploys: Counter,
     failed_deploys: Counter,
-    reclaimed: Counter,
     pub(crate) memory: crate::metrics_scrape::MemoryCache,
 }
 
@@ -167,11 +166,6 @@ impl Metrics {
         };
     }
 
-    /// A function's seed was given up for its memory.
-    pub fn seed_reclaimed(&self) {
-        self.0.reclaimed.inc();
-    }
-
     /// The counters of asynchronous events.
     pub fn events(&self) -> EventCounts {
         self.0.events.clone()
@@ -185,11 +179,6 @@ impl Metrics {
     /// Requests for functions that are not there.
     pub(crate) fn unknown(&self) -> u64 {
         self.0.unknown.get()
-    }
-
-    /// Seeds given up for their memory.
-    pub(crate) fn reclaimed(&self) -> u64 {
-        self.0.reclaimed.get()
     }
 
     /// Deploys that succeeded and that failed.

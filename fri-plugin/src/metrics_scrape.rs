@@ -293,8 +293,9 @@ impl Scrape {
         gauge(encoder, "functions", "Deployed functions", one(node.functions().len() as u64))?;
         let (deployed, failed) = self.metrics.deploys();
         let deploys = [(vec![("result", "done")], deployed), (vec![("result", "failed")], failed)];
-        let reclaimed = [(Vec::new(), self.metrics.reclaimed())];
-        counter(encoder, "seeds_reclaimed", "Seeds given up for their memory", reclaimed.into_iter())?;
+        counter(encoder, "seeds_reclaimed", "Seeds given up for their memory", one(node.reclaimed()))?;
+        let regrown = LEVELS.iter().zip(node.regrown()).map(|(level, n)| (vec![("level", *level)], n));
+        counter(encoder, "seeds_regrown", "Seeds grown where one had died or been given up", regrown)?;
         counter(encoder, "deploys", "Deploys", deploys.into_iter())?;
         let help = "Requests for functions that are not there";
         counter(encoder, "unknown_requests", help, one(self.metrics.unknown()))?;

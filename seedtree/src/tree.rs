@@ -35,6 +35,15 @@ pub enum TreeError {
         #[source]
         source: HandleError,
     },
+    /// The seed of a level died while it forked the instance. The request may have begun, so that it is not run again.
+    #[error("the seed of level {level} died while it forked the instance: the request may have begun")]
+    MayHaveRun {
+        /// Level of the seed.
+        level: u8,
+        /// How it died.
+        #[source]
+        source: HandleError,
+    },
     /// The handler does not import: the function's own error, JSON text.
     #[error("the handler does not import")]
     Import(Vec<u8>),
@@ -348,9 +357,14 @@ impl Tree {
                 measure,
                 keep: false,
             };
-            let forked = seed
-                .fork(spec, self.config.log.as_fd(), root)
-                .and_then(|fork| seed.announced().map(|process| (fork, process)));
+            // A request that was not sent whole is not done.
+            let mut may_have_run = false;
+            let forked = seed.fork(spec, self.config.log.as_fd(), root).and_then(|fork| {
+                let announced = seed.announced();
+                // One that the seed had not read whole is not done either.
+                may_have_run = !matches!(&announced, Err(HandleError::Channel(ChannelError::Reset)));
+                announced.map(|process| (fork, process))
+            });
             match forked {
                 Ok((fork, process)) => {
                     let timeout_ms = function.timeout_ms;
@@ -361,14 +375,17 @@ impl Tree {
                     return Err(TreeError::Sandbox { what, source: failure.into() });
                 }
                 Err(error) => {
-                    // The seed died: best effort goes on one level up.
+                    // The seed died: best effort goes on one level up, unless the request may be at work.
                     tracing::warn!(level, name = seed.name, %error, "a seed is gone; falling back to its parent");
-                    last = Some(error);
                     match level {
                         2 => self.function = None,
                         1 => self.language = None,
                         _ => self.os = None,
                     }
+                    if may_have_run {
+                        return Err(TreeError::MayHaveRun { level, source: error });
+                    }
+                    last = Some(error);
                 }
             }
         }
@@ -451,3 +468,6 @@ impl Tree {
         self.ending.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

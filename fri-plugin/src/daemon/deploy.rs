@@ -265,11 +265,12 @@ impl Daemon {
         .await
     }
 
-    /// Keeps the code of a version that only finishes its requests, and collects what is not needed any more.
+    /// Keeps the code of a version as long as somebody has it: requests that it finishes, instances that clients own, a seed that grows. Then
+    /// collects what is not needed any more.
     fn retire(&self, version: Option<Arc<seedtree::node::version::Version>>, old: Option<Serving>) {
         let daemon = self.clone();
         tokio::spawn(async move {
-            while version.as_ref().is_some_and(|v| v.is_used()) {
+            while version.as_ref().is_some_and(|v| Arc::strong_count(v) > 1) {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
             drop((version, old));

@@ -131,7 +131,7 @@ pub fn kind_of(error: &NodeError) -> Kind {
         "Request.TooLarge" => Kind::TooLarge,
         "Function.TooManyRequests" | "Node.Overloaded" | "Instance.TooMany" => Kind::TooMany,
         "Instance.Busy" | "Instance.Killed" => Kind::Conflict,
-        "Node.Draining" => Kind::Unavailable,
+        "Node.Draining" | "Node.NoSeed" => Kind::Unavailable,
         "Sandbox.Timedout" => Kind::TimedOut,
         _ if error.is_functions() => Kind::Function,
         _ => Kind::Internal,

@@ -34,6 +34,7 @@ impl Daemon {
             pss_bytes: self.metrics().pss_of(&current.name),
         });
         let failed = lock(&self.0.serving).get(&current.name).and_then(|s| s.failed.clone());
+        let failed = failed.or_else(|| version.as_ref().and_then(|v| v.failure()));
         let state = match (&version, &failed) {
             (Some(version), _) if version.seed().is_some() => "ready",
             (_, Some(_)) => "failed",

@@ -49,7 +49,7 @@ struct Serving {
     /// Its code and layers, which are not collected meanwhile.
     #[expect(dead_code, reason = "held, not read")]
     pins: Vec<Pin>,
-    /// Why its seed did not grow when it was tried last.
+    /// Why it could not be put into service.
     failed: Option<String>,
 }
 

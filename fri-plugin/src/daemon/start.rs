@@ -52,6 +52,7 @@ impl Daemon {
             fork_queue: config.fork_queue,
             replicas: config.replicas.saturating_sub(1),
             policy: policy(&config.reclaim)?,
+            budget: (config.memory.budget > 0).then_some(config.memory.budget),
             grow_timeout_ms: config.grow_timeout_ms,
             exe: sandboxes.exe,
             mark: sandboxes.mark,

@@ -31,28 +31,13 @@ impl Daemon {
         Some(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                let reclaimed = daemon.node().reclaim(budget).await;
-                for dropped in &reclaimed.dropped {
-                    daemon.metrics().seed_reclaimed();
-                    let (function, bytes) = (&dropped.function, dropped.known.bytes);
-                    tracing::info!(
-                        function,
-                        bytes,
-                        held = reclaimed.held,
-                        budget,
-                        "a function's seed was reclaimed"
-                    );
-                }
+                daemon.node().reclaim(budget).await;
             }
         }))
     }
 
     /// Grows a function's seed, where it has none, and its spares.
     pub async fn prewarm(&self, name: &str) -> Result<(), DaemonError> {
-        let result = self.node().grow(name).await.map_err(DaemonError::from);
-        if let Some(serving) = super::lock(&self.0.serving).get_mut(name) {
-            serving.failed = result.as_ref().err().map(|e| super::error::chain(e));
-        }
-        result
+        Ok(self.node().grow(name).await?)
     }
 }

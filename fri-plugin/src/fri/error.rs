@@ -187,6 +187,7 @@ mod tests {
             NodeError::TooManyRequests { function: "f".into(), limit: 1, queued: 1 }.into(),
             NodeError::Overloaded { seed: "f".into(), queued: 1 }.into(),
             NodeError::Draining.into(),
+            NodeError::NoSeed { function: "f".into(), reason: "r".into() }.into(),
             NodeError::Import(Vec::new()).into(),
             NodeError::Killed.into(),
             NodeError::Host(full()).into(),

@@ -35,6 +35,9 @@ pub struct NodeConfig {
     pub replica_idle_ms: u64,
     /// Which functions' seeds go when memory is short, and which come back. By default the time that a seed saves, per byte.
     pub policy: Arc<dyn Policy>,
+    /// Memory of all sandboxes together that growing a function's seed keeps to, bytes: others go for it, or it is not grown again. None by
+    /// default.
+    pub budget: Option<u64>,
     /// Half-life of functions' rates of requests, s. 10 minutes by default.
     pub rate_half_life_s: f64,
     /// Instances that clients may own at once ([`super::Node::fork_ahead`]). 64 by default.
@@ -60,6 +63,7 @@ impl Default for NodeConfig {
             replicas: 2,
             replica_idle_ms: 30_000,
             policy: Arc::new(Benefit),
+            budget: None,
             rate_half_life_s: 600.0,
             owned: 64,
             owned_idle_ms: 600_000,

@@ -83,6 +83,14 @@ pub enum NodeError {
         /// The bound of its queue.
         queued: usize,
     },
+    /// No seed that fits is alive.
+    #[error("function {function} cannot be served before a seed has been grown again: {reason}: try again later")]
+    NoSeed {
+        /// Which.
+        function: String,
+        /// Why there is none.
+        reason: String,
+    },
     /// The request waited for its turn as long as the function may run.
     #[error("the request waited {0} ms for its turn: try again later")]
     WaitedTooLong(u64),
@@ -144,6 +152,7 @@ impl NodeError {
             NodeError::AnswerTooLong(_) => "Function.ResponseSizeTooLarge",
             NodeError::TooManyRequests { .. } | NodeError::WaitedTooLong(_) => "Function.TooManyRequests",
             NodeError::Overloaded { .. } => "Node.Overloaded",
+            NodeError::NoSeed { .. } => "Node.NoSeed",
             NodeError::Draining => "Node.Draining",
             NodeError::Import(_) => "Runtime.ImportError",
             NodeError::Function(failure) => failure.error_type(),

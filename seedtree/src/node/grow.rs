@@ -1,4 +1,5 @@
-//! Growing seeds, one at a time, at a lower priority than requests.
+//! Growing seeds at a lower priority than requests, functions' one at a time. What hangs is ended after [`super::NodeConfig::grow_timeout_ms`]
+//! and two seconds, and those that wait have their turns.
 
 use super::channel::AsyncChannel;
 use super::error::NodeError;
@@ -11,6 +12,7 @@ use super::{Node, lock};
 use crate::channel::ChannelError;
 use crate::proto::{ForkSpec, Role, Step};
 use crate::runtime::{Reply, Runtime};
+use crate::sandbox::now;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ impl Node {
         if self.os_seed(what).is_ok() {
             return Ok(());
         }
-        let _alone = self.0.growth.acquire().await;
+        let _alone = self.0.shared_growth.acquire().await;
         if self.os_seed(what).is_ok() {
             return Ok(());
         }
@@ -39,7 +41,9 @@ impl Node {
         self.slow_down(&grown);
         grown.ready(what, config.grow_timeout_ms, &mut Nowhere).await?;
         let seed = self.seed_of(0, "os", grown).await?;
-        *lock(&self.0.os) = Some(seed);
+        if lock(&self.0.os).replace(seed).is_some() {
+            self.0.budget.grown_again(0);
+        }
         Ok(())
     }
 
@@ -51,7 +55,7 @@ impl Node {
             return Ok(());
         }
         self.grow_os().await?;
-        let _alone = self.0.growth.acquire().await;
+        let _alone = self.0.shared_growth.acquire().await;
         if self.language_seed(runtime).is_some() {
             return Ok(());
         }
@@ -63,19 +67,41 @@ impl Node {
         let mut log = ToLog::new(runtime.name());
         grown.ready(&what, config.grow_timeout_ms, &mut log).await?;
         let seed = self.seed_of(1, runtime.name(), grown).await?;
-        lock(&self.0.languages).insert(runtime, seed);
+        if lock(&self.0.languages).insert(runtime, seed).is_some() {
+            self.0.budget.grown_again(1);
+        }
         Ok(())
     }
 
-    /// Grows the seed of a function's version.
+    /// Grows the seed of a function's version. It ends when the version retires.
     pub(super) async fn grow_function(
         &self,
         version: &Version,
         printed: &mut dyn Sink,
     ) -> Result<(), NodeError> {
-        self.grow_os().await?;
-        self.grow_language(version.spec.runtime).await?;
-        let _alone = self.0.growth.acquire().await;
+        let mut began = now();
+        let grown = async {
+            self.grow_os().await?;
+            self.grow_language(version.spec.runtime).await?;
+            let _alone = self.0.growth.acquire().await;
+            began = now();
+            self.make_room(version).await;
+            self.import(version, printed).await?;
+            self.has_grown(version).await;
+            Ok::<(), NodeError>(())
+        };
+        let result = tokio::select! {
+            result = grown => result,
+            () = version.retirement() => Err(NodeError::NoSuchFunction(version.spec.name.clone())),
+        };
+        match &result {
+            Ok(()) => version.setback.over(),
+            Err(error) => _ = version.setback.failed(began, now(), crate::sandbox::chain(error)),
+        }
+        result
+    }
+
+    async fn import(&self, version: &Version, printed: &mut dyn Sink) -> Result<(), NodeError> {
         let function = &version.function;
         let what = format!("importing {}", version.spec.handler);
         let (parent, (mut steps, fds)) = match self.language_seed(version.spec.runtime) {
@@ -91,7 +117,7 @@ impl Node {
         let mut grown = self.start(&what, &parent, spec, fds, false).await?;
         self.slow_down(&grown);
         let answer = grown.answer(timeout_ms, printed).await?;
-        version.worth.grown(answer.phases.run);
+        let import = answer.phases.run;
         match answer.reply {
             Reply::Imported | Reply::Result(_) => {}
             Reply::Error(error) => return Err(NodeError::Import(error)),
@@ -99,6 +125,10 @@ impl Node {
         }
         grown.ready(&what, timeout_ms, printed).await?;
         let seed = self.seed_of(2, &version.spec.name, grown).await?;
+        if version.worth.was_grown() {
+            self.0.budget.grown_again(2);
+        }
+        version.worth.grown(import, seed.own);
         version.set_seed(Some(seed));
         Ok(())
     }

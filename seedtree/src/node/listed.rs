@@ -98,12 +98,17 @@ impl Node {
 
     /// Ends an instance. The request of one that is at work gets [`NodeError::Killed`].
     pub fn kill(&self, id: &str) -> Result<(), NodeError> {
+        // An owned one is taken out also when it is at work: its answer may be there already.
+        let owned = lock(&self.0.owned).remove(id);
+        if let Some(owned) = owned {
+            owned.end();
+            return Ok(());
+        }
         if let Some(working) = lock(&self.0.working).get(id) {
             working.kill.notify_one();
             return Ok(());
         }
-        let owned = lock(&self.0.owned).remove(id);
-        if owned.is_some() || self.versions().iter().any(|v| v.end_one(id)) {
+        if self.versions().iter().any(|v| v.end_one(id)) {
             return Ok(());
         }
         Err(NodeError::NoSuchInstance(id.to_owned()))

@@ -1,9 +1,10 @@
 //! The tree of a node: many functions, many requests at once, in a tokio runtime.
 //!
 //! [`Node`] owns the OS seed, the language seeds, and of each deployed function its seed, spares and kept instances. A request takes a
-//! kept instance, a spare, or a fork of the deepest living seed that fits. Seeds are grown one at a time, so that a deploy does not take
-//! the machine from the requests; one that dies is grown again.
+//! kept instance, a spare, or a fork of the deepest living seed that fits. Functions' seeds are grown one at a time, so that a deploy does not
+//! take the machine from the requests; one that dies is grown again. The seeds that functions share do not wait for them.
 
+mod budget;
 pub mod channel;
 pub mod config;
 pub mod deploy;
@@ -20,6 +21,7 @@ pub mod process;
 mod replicas;
 pub mod seed;
 mod serve;
+mod setback;
 mod shrink;
 mod spares;
 mod tend;
@@ -28,6 +30,7 @@ mod worth;
 
 use crate::reclaim::Rates;
 use crate::runtime::Runtime;
+use budget::Budget;
 use error::NodeError;
 use listed::Working;
 use owned::Owned;
@@ -35,6 +38,7 @@ use planter::Planter;
 use priority::Priority;
 use process::Reaper;
 use seed::{Ground, NodeSeed};
+use setback::Setback;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -59,6 +63,7 @@ struct Inner {
     ground: Ground,
     priority: Option<Priority>,
     rates: Rates,
+    budget: Budget,
     os: Mutex<Option<Arc<NodeSeed>>>,
     languages: Mutex<BTreeMap<Runtime, Arc<NodeSeed>>>,
     functions: RwLock<BTreeMap<String, Arc<Version>>>,
@@ -76,7 +81,11 @@ struct Inner {
     drained: Notify,
     /// Processors that there are.
     processors: usize,
-    /// One seed grows at a time.
+    /// One seed that functions share grows at a time.
+    shared_growth: Semaphore,
+    /// Why one could not be grown.
+    shared_setback: Setback,
+    /// One function's seed grows at a time, in the order in which they are asked for.
     growth: Semaphore,
 }
 
@@ -116,6 +125,7 @@ impl Node {
             ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
             priority: config.grow_nicely.then(Priority::find).flatten(),
             rates: Rates::new(config.rate_half_life_s),
+            budget: Budget::default(),
             os: Mutex::default(),
             languages: Mutex::default(),
             functions: RwLock::default(),
@@ -129,6 +139,8 @@ impl Node {
             draining: AtomicBool::new(false),
             drained: Notify::new(),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            shared_growth: Semaphore::new(1),
+            shared_setback: Setback::new(tend::PAUSES.0, tend::PAUSES.1),
             growth: Semaphore::new(1),
             config,
         }));

@@ -12,6 +12,7 @@ use crate::sandbox::now;
 use crate::tree::check_event;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// An instance that a client owns.
 #[derive(Debug)]
@@ -19,11 +20,20 @@ pub(super) struct Owned {
     version: Arc<Version>,
     /// Since when it is idle, CLOCK_MONOTONIC, ns.
     since: u64,
-    /// `None` while it is being made and while it is at work.
+    /// `None` while it is being made, while it waits for its turn, and while it is at work.
     instance: Option<Instance>,
+    /// Ends it; `None` while it is being made.
+    killer: Option<Arc<Notify>>,
 }
 
 impl Owned {
+    /// Ends it, also where a request has it.
+    pub(super) fn end(self) {
+        if let Some(killer) = &self.killer {
+            killer.notify_one();
+        }
+    }
+
     pub(super) fn listed(&self) -> Option<Listed> {
         let instance = self.instance.as_ref()?;
         Some(Listed::new(&self.version, instance, self.since, State::Idle))
@@ -44,7 +54,10 @@ impl Place<'_> {
         instance.owned = true;
         let since = now();
         match lock(&self.node.0.owned).get_mut(&self.id) {
-            Some(owned) => (owned.since, owned.instance) = (since, Some(instance)),
+            Some(owned) => {
+                owned.killer = Some(instance.killer());
+                (owned.since, owned.instance) = (since, Some(instance));
+            }
             None => return,
         }
         tokio::spawn(forget(Arc::downgrade(&self.node.0), self.id.clone(), since));
@@ -84,7 +97,8 @@ impl Node {
             if owned.len() >= limit {
                 return Err(NodeError::TooManyInstances(limit));
             }
-            owned.insert(id.clone(), Owned { version: version.clone(), since: now(), instance: None });
+            let (version, since) = (version.clone(), now());
+            owned.insert(id.clone(), Owned { version, since, instance: None, killer: None });
         }
         let place = Place { node: self, id: id.clone(), filled: false };
         let instance = self.fork_idle(&version, id.clone()).await?;
@@ -129,7 +143,13 @@ impl Node {
             let instance = owned.instance.take().ok_or_else(|| NodeError::InstanceBusy(id.to_owned()))?;
             (Place { node: self, id: id.to_owned(), filled: false }, instance, owned.version.clone())
         };
-        let turn = match version.turn(call.limit_ms(&version, 0)).await {
+        let killer = instance.killer();
+        let turn = tokio::select! {
+            biased;
+            () = killer.notified() => return Err(NodeError::Killed),
+            turn = version.turn(call.limit_ms(&version, 0)) => turn,
+        };
+        let turn = match turn {
             Ok(turn) => turn,
             Err(error) => {
                 // It has not got the request: it may be tried again.
@@ -137,6 +157,10 @@ impl Node {
                 return Err(error);
             }
         };
+        // It may have been destroyed when it had its turn already.
+        if !lock(&self.0.owned).contains_key(id) {
+            return Err(NodeError::Killed);
+        }
         let started = now();
         version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started - arrived);

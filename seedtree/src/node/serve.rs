@@ -6,7 +6,6 @@ use super::grow::Plan;
 use super::instance::{Answer, Instance, Sink};
 use super::seed::{ForkError, NodeSeed};
 use super::version::{Training, Version};
-use crate::channel::ChannelError;
 use crate::proto::{ForkSpec, Phases, Role, Step};
 use crate::runtime::Reply;
 use crate::sandbox::now;
@@ -178,7 +177,6 @@ impl Node {
         mut plan: impl FnMut(u8) -> (ForkSpec, Option<Training>),
         what: &str,
     ) -> Result<(Instance, Option<Training>), NodeError> {
-        let mut last = None;
         for level in [2, 1, 0] {
             let Some((seed, (mut steps, fds))) = self.way_from(version, level, what) else { continue };
             let (mut spec, record) = plan(level);
@@ -189,15 +187,16 @@ impl Node {
                 Ok(instance) => return Ok((instance, record)),
                 Err(NodeError::Fork { source: ForkError::Gone(error), .. }) => {
                     tracing::warn!(level, seed = seed.name, %error, "a seed is gone; falling back to its parent");
-                    last = Some(ForkError::Gone(error));
                 }
                 Err(error) => return Err(error),
             }
         }
         // Where nothing lives, something is to be grown.
         self.after(version);
-        let source = last.unwrap_or(ForkError::Gone(ChannelError::Closed.into()));
-        Err(NodeError::Fork { what: "finding a living seed".into(), source })
+        let reason = self.0.shared_setback.reason().or_else(|| version.failure());
+        let (function, reason) =
+            (version.spec.name.clone(), reason.unwrap_or_else(|| "it is being grown".into()));
+        Err(NodeError::NoSeed { function, reason })
     }
 
     /// The seed of a level that fits, and what its child has to do before the request.

@@ -9,6 +9,7 @@ use crate::runtime::Runtime;
 use crate::sandbox::now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A function whose seed, spares and kept instances went.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,7 @@ impl Node {
     ///
     /// Memory is measured, which costs as much as [`Node::memory`].
     pub async fn reclaim(&self, budget: u64) -> Reclaimed {
+        let _alone = self.0.budget.looking.lock().await;
         let functions = self.functions();
         // What a seed alone holds was measured before it had children: afterwards they share its pages, and it has none for itself.
         let own: Vec<u64> = functions.iter().map(|f| f.seeds().iter().map(|s| s.own).sum()).collect();
@@ -82,14 +84,22 @@ impl Node {
             .collect();
         // What stays in any case: the levels above, instances at work, and pages that functions share with them.
         let freed: u64 = candidates.values().map(|c| c.bytes).sum();
-        let left = budget.saturating_sub(held.saturating_sub(freed));
+        let fixed = held.saturating_sub(freed);
+        self.0.budget.looked(fixed);
+        for (n, seed) in &candidates {
+            if let Some(version) = functions.get(*n).filter(|v| v.seed().is_some()) {
+                version.worth.holds(seed.bytes);
+            }
+        }
+        let left = budget.saturating_sub(fixed);
         let gone = victims(&*self.0.config.policy, &candidates, left);
         let dropped = gone.into_iter().filter_map(|n| {
             let (version, known) = (functions.get(n)?, *candidates.get(&n)?);
             version.set_seed(None);
             version.end_idle();
             let function = version.spec.name.clone();
-            tracing::info!(function, bytes = known.bytes, "a function's seed was dropped");
+            self.0.budget.reclaimed.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(function, bytes = known.bytes, held, budget, "a function's seed was reclaimed");
             Some(Dropped { function, version: version.number, known })
         });
         Reclaimed { held, dropped: dropped.collect() }
@@ -112,7 +122,7 @@ impl Node {
         Ok(())
     }
 
-    fn candidate(&self, version: &Arc<Version>, bytes: u64, now: u64) -> Candidate {
+    pub(super) fn candidate(&self, version: &Arc<Version>, bytes: u64, now: u64) -> Candidate {
         let age = version.seeds().iter().map(|s| now.saturating_sub(s.born)).max().unwrap_or(0);
         let worth = &version.worth;
         let (rate, idle) = (worth.rate(self.0.rates, now), worth.idle(now).unwrap_or(age));

@@ -15,22 +15,25 @@ use tokio::sync::Notify;
 const RECORDED_MS: u64 = 10_000;
 /// Between two looks at a seed that is being grown.
 const LOOK: Duration = Duration::from_millis(20);
-/// First and longest pause between attempts to grow a seed again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// First and longest pause between attempts to grow a seed that functions share again.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Grows the OS seed and the languages' again whenever one is lost, as long as there is the node. Functions' seeds are grown when they
 /// are asked for.
 pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
     loop {
         lost.notified().await;
-        let (mut pause, longest) = PAUSES;
         loop {
             let Some(node) = node.upgrade().map(Node) else { return };
-            let Err(error) = node.regrow_shared().await else { break };
+            let (began, setback) = (now(), &node.0.shared_setback);
+            let Err(error) = node.regrow_shared().await else {
+                setback.over();
+                break;
+            };
+            let pause = setback.failed(began, now(), crate::sandbox::chain(&error));
             tracing::warn!(%error, cause = error.cause(), "a seed cannot be grown again; trying once more later");
             drop(node);
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
         }
     }
 }
@@ -102,7 +105,7 @@ impl Node {
             self.refill(version);
             return;
         }
-        if !self.0.config.policy.wants(version.worth.rate(self.0.rates, now())) {
+        if !version.setback.may_try(now()) || !self.wants_seed(version) {
             return;
         }
         if let Some(growing) = version.begin_growing() {
@@ -111,6 +114,7 @@ impl Node {
                 let mut log = ToLog::new(&version.spec.name);
                 match node.grow_function(&version, &mut log).await {
                     Ok(()) => node.train(&version).await,
+                    Err(_) if version.is_retired() => {}
                     Err(error) => {
                         let function = &version.spec.name;
                         tracing::warn!(function, %error, cause = error.cause(), "a function's seed cannot be grown");
@@ -136,8 +140,10 @@ impl Node {
                 tokio::time::sleep(LOOK).await;
                 continue;
             };
-            self.grow_function(&version, &mut ToLog::new(name)).await?;
-            self.train(&version).await;
+            match self.grow_function(&version, &mut ToLog::new(name)).await {
+                Err(error) if !version.is_retired() => return Err(error),
+                _ => self.train(&version).await,
+            }
             drop(growing);
         }
     }

@@ -6,6 +6,7 @@ use super::instance::Instance;
 use super::lock;
 use super::replicas::Load;
 use super::seed::NodeSeed;
+use super::setback::Setback;
 use super::spares::Spares;
 use super::worth::Worth;
 use crate::reclaim::Rates;
@@ -15,7 +16,10 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// First and longest pause before a seed that could not be grown is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 const UNTRAINED: u8 = 0;
 const TRAINING: u8 = 1;
@@ -38,6 +42,8 @@ pub struct Version {
     pub refused: AtomicU64,
     /// What its seed is worth.
     pub(crate) worth: Worth,
+    /// Its seed could not be grown.
+    pub(crate) setback: Setback,
     /// None while one is being grown, and after it was reclaimed; several where one cannot fork fast enough.
     seeds: Mutex<Vec<Arc<NodeSeed>>>,
     pub(super) load: Load,
@@ -49,6 +55,7 @@ pub struct Version {
     waiting: AtomicUsize,
     users: AtomicUsize,
     retired: AtomicBool,
+    retiring: Notify,
 }
 
 impl Version {
@@ -58,6 +65,7 @@ impl Version {
         let (requests, refused, worth, seeds, load, spares, kept) = Default::default();
         let (growing, waiting, users, retired) = Default::default();
         let training = AtomicU8::new(UNTRAINED);
+        let (setback, retiring) = (Setback::new(PAUSES.0, PAUSES.1), Notify::new());
         Version {
             number,
             spec,
@@ -66,6 +74,7 @@ impl Version {
             requests,
             refused,
             worth,
+            setback,
             seeds,
             load,
             spares,
@@ -76,12 +85,18 @@ impl Version {
             waiting,
             users,
             retired,
+            retiring,
         }
     }
 
     /// Its seed, where it has a living one; of several that with the fewest forks to do.
     pub fn seed(&self) -> Option<Arc<NodeSeed>> {
         lock(&self.seeds).iter().filter(|s| !s.is_gone()).min_by_key(|s| s.pending()).cloned()
+    }
+
+    /// Why its seed could not be grown when that was tried last; `None` where it could.
+    pub fn failure(&self) -> Option<String> {
+        self.setback.reason()
     }
 
     /// Whether it had a seed that was given up, and none is being grown.
@@ -243,9 +258,20 @@ impl Version {
     /// No more requests come. Ends what waits for them; the seed goes when those that are there are done.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
+        self.retiring.notify_waiters();
         self.end_idle();
         if !self.is_used() {
             self.set_seed(None);
+        }
+    }
+
+    /// Waits until it has retired.
+    pub(super) async fn retirement(&self) {
+        let retiring = self.retiring.notified();
+        tokio::pin!(retiring);
+        retiring.as_mut().enable();
+        if !self.is_retired() {
+            retiring.await;
         }
     }
 

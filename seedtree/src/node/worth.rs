@@ -21,6 +21,8 @@ struct State {
     without: Option<u64>,
     /// What the seed did when it was grown and its instances need not do, ns; `None` before it was grown.
     import: Option<u64>,
+    /// What the seed and what was forked ahead from it held last, bytes.
+    bytes: Option<u64>,
 }
 
 fn average(old: Option<u64>, new: u64) -> Option<u64> {
@@ -46,9 +48,21 @@ impl Worth {
         }
     }
 
-    /// The seed was grown, and its import took this time, ns.
-    pub(crate) fn grown(&self, import: u64) {
-        lock(&self.0).import = Some(import);
+    /// The seed was grown: its import took this time, ns, and it holds so many bytes.
+    pub(crate) fn grown(&self, import: u64, own: u64) {
+        let mut state = lock(&self.0);
+        // What was measured later has the spares too.
+        (state.import, state.bytes) = (Some(import), state.bytes.max(Some(own)));
+    }
+
+    /// Notes what the seed and what was forked ahead from it hold, bytes.
+    pub(crate) fn holds(&self, bytes: u64) {
+        lock(&self.0).bytes = Some(bytes);
+    }
+
+    /// What they held last; `None` before it was grown.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        lock(&self.0).bytes
     }
 
     /// Whether there was a seed.
@@ -68,12 +82,12 @@ impl Worth {
     }
 
     /// Time that a request is answered earlier because there is a seed, ns. As measured where there were requests of both kinds, otherwise
-    /// what the import took.
+    /// what the import took, or of a function that never had one what a request takes without.
     pub(crate) fn saved(&self) -> u64 {
         let state = *lock(&self.0);
         match (state.with, state.without) {
             (Some(with), Some(without)) => without.saturating_sub(with),
-            _ => state.import.unwrap_or(0),
+            _ => state.import.or(state.without).unwrap_or(0),
         }
     }
 }
@@ -86,8 +100,14 @@ mod tests {
     fn the_import_counts_until_both_kinds_were_measured() {
         let worth = Worth::default();
         assert!(!worth.was_grown());
-        worth.grown(500);
+        worth.answered(false, 900);
+        assert_eq!(worth.saved(), 900, "nothing else is known yet");
+        let worth = Worth::default();
+        worth.grown(500, 70);
         assert!(worth.was_grown());
+        worth.holds(90);
+        worth.grown(500, 70);
+        assert_eq!(worth.bytes(), Some(90));
         worth.answered(true, 100);
         assert_eq!(worth.saved(), 500);
         worth.answered(false, 900);

@@ -39,17 +39,23 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Whether a function that was just asked for without a seed is to get one.
+    /// Whether a function that was just asked for without a seed is to get one, where there is room.
     fn wants(&self, rate: f64) -> bool {
         let _ = rate;
         true
+    }
+
+    /// Whether a seed that is not there is worth dropping one that is: the one that is there has been paid for, and two that are worth
+    /// much the same must not drive out one another at every request.
+    fn displaces(&self, new: &Candidate, old: &Candidate) -> bool {
+        self.worth(new) > self.worth(old)
     }
 }
 
 /// Which seeds are to go so that what stays fits `budget`: first the expired ones, then the least worth.
 pub fn victims<K: Copy + Ord>(policy: &dyn Policy, seeds: &BTreeMap<K, Candidate>, budget: u64) -> Vec<K> {
     let (mut gone, mut rest): (Vec<_>, Vec<_>) = seeds.iter().partition(|(_, seed)| policy.expired(seed));
-    let mut held = rest.iter().fold(0u64, |sum, (_, seed)| sum.saturating_add(seed.bytes));
+    let mut held = bytes(rest.iter().map(|(_, seed)| *seed));
     rest.sort_by(|(a, x), (b, y)| policy.worth(x).total_cmp(&policy.worth(y)).then(a.cmp(b)));
     for (key, seed) in rest {
         if held <= budget {
@@ -59,6 +65,26 @@ pub fn victims<K: Copy + Ord>(policy: &dyn Policy, seeds: &BTreeMap<K, Candidate
         gone.push((key, seed));
     }
     gone.into_iter().map(|(key, _)| *key).collect()
+}
+
+/// Whether a function is to get a seed that would be such a one: there is room for it beside the others in `budget`, or it displaces each of
+/// those that would have to go for it.
+pub fn welcome<K: Copy + Ord>(
+    policy: &dyn Policy,
+    seeds: &BTreeMap<K, Candidate>,
+    new: &Candidate,
+    budget: u64,
+) -> bool {
+    let Some(room) = budget.checked_sub(new.bytes) else { return false };
+    policy.wants(new.rate)
+        && victims(policy, seeds, room)
+            .iter()
+            .filter_map(|key| seeds.get(key))
+            .all(|old| policy.expired(old) || policy.displaces(new, old))
+}
+
+fn bytes<'a>(seeds: impl Iterator<Item = &'a Candidate>) -> u64 {
+    seeds.fold(0, |sum, seed| sum.saturating_add(seed.bytes))
 }
 
 /// A function's rate of requests: each counts 1 and fades by half in every half-life, so that a burst of yesterday does not count.
@@ -107,7 +133,7 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use super::policies::Benefit;
+    use super::policies::{Benefit, LeastRecentlyUsed};
     use super::*;
     use proptest::prelude::*;
 
@@ -139,6 +165,19 @@ mod tests {
         assert_eq!(victims(&Benefit, &seeds, 10_100), ["rare"]);
         assert_eq!(victims(&Benefit, &seeds, 200), ["rare", "fat"]);
         assert_eq!(victims(&Benefit, &seeds, 0), ["rare", "fat", "busy"]);
+    }
+
+    #[test]
+    fn a_seed_is_welcome_where_there_is_room_or_it_is_worth_clearly_more() {
+        let seeds = BTreeMap::from([("busy", seed(100, 1_000, 10.0)), ("rare", seed(100, 1_000, 1.0))]);
+        let new = |bytes, rate| welcome(&Benefit, &seeds, &seed(bytes, 1_000, rate), 250);
+        assert!(new(50, 0.1), "there is room");
+        assert!(!new(100, 0.9) && !new(100, 1.1), "no better than the one that would go");
+        assert!(new(100, 2.0), "better than the one that would go");
+        assert!(!new(200, 9.0) && new(200, 40.0), "both would have to go");
+        assert!(!new(300, 100.0), "no room even alone");
+        let older = BTreeMap::from([(1, Candidate { idle: 5, ..seed(100, 1_000, 1.0) })]);
+        assert!(welcome(&LeastRecentlyUsed, &older, &seed(100, 0, 0.0), 100), "it was asked for later");
     }
 
     proptest! {

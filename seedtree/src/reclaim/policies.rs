@@ -2,6 +2,9 @@
 
 use super::{Candidate, Policy};
 
+/// So many times the worth of a seed has to have what takes its place. The function that was asked for last always has a little more.
+const MARGIN: f64 = 1.5;
+
 /// Time saved a second, per byte: the rate times what a request gains, over what the seed holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Benefit;
@@ -14,6 +17,10 @@ impl Policy for Benefit {
     #[allow(clippy::cast_precision_loss)] // an order is wanted, not the number
     fn worth(&self, seed: &Candidate) -> f64 {
         seed.rate * seed.saved as f64 / seed.bytes.max(1) as f64
+    }
+
+    fn displaces(&self, new: &Candidate, old: &Candidate) -> bool {
+        self.worth(new) > MARGIN * self.worth(old)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Replays a trace in virtual time through the code that decides in a node.
 
 use super::trace::Request;
-use super::{Candidate, Policy, Rate, Rates, victims};
+use super::{Candidate, Policy, Rate, Rates, victims, welcome};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -150,34 +150,47 @@ impl World<'_> {
 
     fn ready(&mut self, index: usize, now: u64) {
         self.account(now);
+        let Some(memory) = self.functions.get(index).map(|f| f.memory) else { return };
+        // Room is made before, so that the budget holds at every moment.
+        if self.held.saturating_add(memory) > self.node.budget {
+            self.drop_victims(now, self.node.budget.saturating_sub(memory));
+        }
         if let Some(f) = self.functions.get_mut(index) {
             (f.growing, f.grown) = (false, Some(now));
-            self.held += f.memory;
+            self.held += memory;
             self.out.grown += 1;
         }
         if self.held > self.node.budget {
-            self.look(now);
+            self.drop_victims(now, self.node.budget);
         }
         self.out.peak_bytes = self.out.peak_bytes.max(self.held);
     }
 
-    fn look(&mut self, now: u64) {
-        self.account(now);
-        self.looked = now;
-        let mut seeds = BTreeMap::new();
-        for (index, f) in self.functions.iter().enumerate() {
-            if let Some(grown) = f.grown {
-                let candidate = Candidate {
-                    bytes: f.memory,
-                    saved: self.node.without_seed.saturating_sub(self.node.with_seed),
-                    rate: self.rates.per_second(f.rate, now),
-                    idle: now.saturating_sub(f.last),
-                    age: now.saturating_sub(grown),
-                };
-                seeds.insert(index, candidate);
-            }
+    /// A function's seed as the policy sees it, also one that is not there.
+    fn candidate(&self, f: &Function, now: u64) -> Candidate {
+        Candidate {
+            bytes: f.memory,
+            saved: self.node.without_seed.saturating_sub(self.node.with_seed),
+            rate: self.rates.per_second(f.rate, now),
+            idle: now.saturating_sub(f.last),
+            age: f.grown.map_or(0, |grown| now.saturating_sub(grown)),
         }
-        for index in victims(self.policy, &seeds, self.node.budget) {
+    }
+
+    fn candidates(&self, now: u64, which: impl Fn(&Function) -> bool) -> BTreeMap<usize, Candidate> {
+        let functions = self.functions.iter().enumerate().filter(|(_, f)| which(f));
+        functions.map(|(index, f)| (index, self.candidate(f, now))).collect()
+    }
+
+    fn look(&mut self, now: u64) {
+        self.looked = now;
+        self.drop_victims(now, self.node.budget);
+    }
+
+    fn drop_victims(&mut self, now: u64, budget: u64) {
+        self.account(now);
+        let seeds = self.candidates(now, |f| f.grown.is_some());
+        for index in victims(self.policy, &seeds, budget) {
             if let Some(f) = self.functions.get_mut(index) {
                 f.grown = None;
                 self.held = self.held.saturating_sub(f.memory);
@@ -197,12 +210,21 @@ impl World<'_> {
         }
         f.cold += 1;
         self.out.cold += 1;
-        if !f.growing && self.policy.wants(self.rates.per_second(f.rate, now)) {
-            f.growing = true;
+        if !f.growing && self.wants(index, now) {
             let begin = self.growth.back().map_or(now, |(at, _)| (*at).max(now));
             self.growth.push_back((begin.saturating_add(self.node.without_seed), index));
+            if let Some(f) = self.functions.get_mut(index) {
+                f.growing = true;
+            }
         }
         self.node.without_seed
+    }
+
+    fn wants(&self, index: usize, now: u64) -> bool {
+        let Some(new) = self.functions.get(index).map(|f| self.candidate(f, now)) else { return false };
+        // What is being grown has its place already.
+        let others = self.candidates(now, |f| f.grown.is_some() || f.growing);
+        welcome(self.policy, &others, &new, self.node.budget)
     }
 }
 
@@ -250,6 +272,44 @@ mod tests {
             assert!(out.dropped > 0 && out.grown >= out.dropped, "{out:?}");
             assert_eq!(out.requests, trace.len() as u64);
         }
+    }
+
+    /// Without hysteresis.
+    #[derive(Debug)]
+    struct Fickle;
+
+    impl Policy for Fickle {
+        fn name(&self) -> &'static str {
+            "fickle"
+        }
+
+        fn worth(&self, seed: &Candidate) -> f64 {
+            Benefit.worth(seed)
+        }
+
+        fn displaces(&self, _: &Candidate, _: &Candidate) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn seeds_of_the_same_worth_do_not_drive_out_one_another() {
+        let names = ["a", "b", "c"];
+        let trace: Vec<Request> = (0..3_000).map(|n| request(n, names[n as usize % 3], 10)).collect();
+        let out = replay(&trace, &node(20 * MIB), &Benefit);
+        assert!(out.grown <= 6, "{out:?}");
+        let fickle = replay(&trace, &node(20 * MIB), &Fickle);
+        assert!(fickle.grown > 900, "{fickle:?}");
+        assert!(out.mean_start_ms < fickle.mean_start_ms, "{out:?} {fickle:?}");
+    }
+
+    #[test]
+    fn a_tight_budget_does_not_thrash() {
+        let trace = synthetic(&Shape { functions: 60, seconds: 7_200.0, seed: 3 });
+        let (steady, fickle) =
+            (replay(&trace, &node(200 * MIB), &Benefit), replay(&trace, &node(200 * MIB), &Fickle));
+        assert!(steady.grown * 2 < fickle.grown, "{steady:?} {fickle:?}");
+        assert!(steady.mean_start_ms <= 1.05 * fickle.mean_start_ms, "{steady:?} {fickle:?}");
     }
 
     #[test]
