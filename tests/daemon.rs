@@ -102,9 +102,7 @@ fn an_owned_instance_keeps_the_code_of_its_version() {
     let code = || std::fs::read_dir(daemon.state().join("code")).unwrap().count();
     daemon.deploy(python("f"), &[("app.py", reads), ("word", "old")]).unwrap();
     let fork = proto::ForkRequest { function: "f".into() };
-    let own = block_on(async {
-        daemon.client().await.instances().fork(fork).await.unwrap().into_inner()
-    });
+    let own = block_on(async { daemon.client().await.instances().fork(fork).await.unwrap().into_inner() });
     for word in ["new", "newer"] {
         daemon.deploy(python("f"), &[("app.py", reads), ("word", word)]).unwrap();
         assert_eq!(answer(&daemon, "f", "1"), json!(word));

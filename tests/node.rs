@@ -220,7 +220,7 @@ fn a_caller_may_have_less_time_than_the_function() {
         let call = |event: &'static [u8], limit| {
             let node = node.clone();
             async move {
-                let call = Call { event, request_id: "id", limit_ms: limit };
+                let call = Call { event, request_id: "id", limit_ms: limit, version: None };
                 node.call("f", &call, &mut Nowhere).await
             }
         };

@@ -153,10 +153,13 @@ fn a_budget_holds_while_seeds_grow_and_seeds_do_not_drive_out_one_another() {
                 assert_eq!(call(&node, "c", &json!(n)).await.unwrap().level, 1);
             }
             assert!(c.seed().is_none() && !c.is_growing(), "it is not worth more than the others");
-            for n in 0..10 {
-                let _ = call(&node, "c", &json!(n)).await.unwrap();
+            // Until it is worth more than b, and has been grown.
+            for n in 0..80 {
+                if c.seed().is_none() {
+                    call(&node, "c", &json!(n)).await.unwrap();
+                }
             }
-            until("it is worth more than b", || c.seed().is_some()).await;
+            assert!(c.seed().is_some(), "{:?} {:?}", node.worth(&b), node.worth(&c));
             assert!(held(&node).await <= budget, "{} of {budget}", held(&node).await);
             assert!(a.seed().is_some() && b.seed().is_none());
             assert_eq!(node.reclaimed(), 1);

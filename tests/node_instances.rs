@@ -8,14 +8,14 @@ mod node_support;
 use node_support::*;
 use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
-use seedtree::node::instance::Nowhere;
+use seedtree::node::instance::{Nowhere, Sink};
 use seedtree::node::{Call, Node, Served, State};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 async fn activate(node: &Node, id: &str, event: &Value) -> Result<Served, NodeError> {
     let event = event.to_string();
-    let call = Call { event: event.as_bytes(), request_id: "id", limit_ms: None };
+    let call = Call { event: event.as_bytes(), request_id: "id", limit_ms: None, version: None };
     node.activate(id, &call, &mut Nowhere).await
 }
 
@@ -150,6 +150,65 @@ fn requests_of_a_replaced_version_are_finished_by_it() {
         assert_eq!(waiting.await.unwrap().unwrap(), json!("old"));
         until("the old one is gone", || node.versions().len() == 1 && version.seed().is_none()).await;
         assert_eq!(node.seeds().len(), 3);
+    });
+}
+
+/// Hears which version serves.
+#[derive(Default)]
+struct Entered(u64);
+
+impl Sink for Entered {
+    fn printed(&mut self, _: &[u8]) {}
+
+    fn entered(&mut self, version: u64) {
+        self.0 = version;
+    }
+}
+
+#[test]
+fn a_request_for_a_version_is_served_by_it_or_refused() {
+    let code: Vec<_> = (0..2).map(|n| python(&format!("def handler(e, c): return {n}\n"))).collect();
+    with_node(|node| async move {
+        let version =
+            |n: u64| FunctionSpec { version: n, ..spec("f", code[usize::try_from(n % 2).unwrap()].path()) };
+        node.deploy(version(0), &mut Nowhere).await.unwrap();
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let node = node.clone();
+                tokio::spawn(async move {
+                    let (mut served, mut refused, mut seen) = (0, 0, 0);
+                    while seen < 5 {
+                        seen = node.function("f").unwrap().spec.version;
+                        let asked = (client > 0).then_some(seen);
+                        let mut sink = Entered::default();
+                        let call = Call { event: b"0", request_id: "id", limit_ms: None, version: asked };
+                        match node.call("f", &call, &mut sink).await {
+                            Ok(answer) => {
+                                assert!(asked.is_none_or(|asked| asked == sink.0), "{asked:?} {}", sink.0);
+                                assert_eq!(result(&answer), json!(sink.0 % 2));
+                                served += 1;
+                            }
+                            Err(NodeError::NoSuchVersion { version, .. }) => {
+                                assert!(Some(version) == asked && sink.0 > version);
+                                refused += 1;
+                            }
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                    (served, refused)
+                })
+            })
+            .collect();
+        for n in 1..=5 {
+            node.deploy(version(n), &mut Nowhere).await.unwrap();
+        }
+        for client in clients {
+            let (served, refused) = client.await.unwrap();
+            assert!(served > refused, "{served} {refused}");
+        }
+        let call = Call { event: b"0", request_id: "id", limit_ms: None, version: Some(4) };
+        let error = node.call("f", &call, &mut Nowhere).await.unwrap_err();
+        assert_eq!(error.code(), "Function.VersionNotFound");
     });
 }
 

@@ -57,6 +57,7 @@ pub fn unreaped() -> usize {
 pub fn spec(name: &str, code: &Path) -> FunctionSpec {
     FunctionSpec {
         name: name.into(),
+        version: 1,
         runtime: Runtime::Python,
         handler: "app.handler".into(),
         code: code.into(),

@@ -192,7 +192,7 @@ impl Daemon {
         let switched = tokio::task::spawn_blocking(move || {
             daemon.0.store.switch(&to)?;
             pending.done();
-            let serving = Serving { number: to.number, pins, failed: None };
+            let serving = Serving { pins, failed: None };
             let old = lock(&daemon.0.serving).insert(to.name.clone(), serving);
             let retired = daemon.node().switch(prepared);
             daemon.retire(retired, old);
@@ -260,7 +260,7 @@ impl Daemon {
                 pins.push(layers.pin);
                 opt = Some(layers.path);
             }
-            Ok((version.new.spec.of_node(&version.name, code.path, opt), pins))
+            Ok((version.new.spec.of_node(&version.name, version.number, code.path, opt), pins))
         })
         .await
     }

@@ -126,7 +126,9 @@ impl DaemonError {
 /// What a protocol makes of an error of the tree.
 pub fn kind_of(error: &NodeError) -> Kind {
     match error.code() {
-        "Function.NotFound" | "Instance.NotFound" | "Seed.NotFound" => Kind::NotFound,
+        "Function.NotFound" | "Function.VersionNotFound" | "Instance.NotFound" | "Seed.NotFound" => {
+            Kind::NotFound
+        }
         "Function.Handler" | "Function.CodeMissing" | "Request.NotJson" => Kind::Invalid,
         "Request.TooLarge" => Kind::TooLarge,
         "Function.TooManyRequests" | "Node.Overloaded" | "Instance.TooMany" => Kind::TooMany,

@@ -20,6 +20,8 @@ pub struct Call<'a> {
     pub request_id: &'a str,
     /// Less time than the function's own limit, ms.
     pub timeout_ms: Option<u64>,
+    /// Only this version of the function may serve it.
+    pub version: Option<u64>,
 }
 
 /// What a request came to.
@@ -27,7 +29,7 @@ pub struct Call<'a> {
 pub struct Invoked {
     /// The runtime's answer, which may be the function's own error; or why there is none.
     pub result: Result<Served, DaemonError>,
-    /// Version of the function that served.
+    /// Version of the function that served, or would have; 0 where it was not looked for.
     pub version: u64,
     /// The last of what it printed, at most [`LOG_TAIL`] bytes.
     pub log_tail: Vec<u8>,
@@ -49,13 +51,12 @@ impl Daemon {
             let error = NodeError::NoSuchFunction(call.function.to_owned());
             return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
         }
-        // Asked before the call: while it runs, a later version may take this one's place.
-        let version = self.serving_version(call.function);
-        let mut sink = Both { log: self.0.logs.request(call.function, call.request_id), also };
+        let mut sink = Both { log: self.0.logs.request(call.function, call.request_id), also, version: 0 };
         let asked = seedtree::node::Call {
             event: call.event,
             request_id: call.request_id,
             limit_ms: call.timeout_ms,
+            version: call.version,
         };
         let result = self.node().call(call.function, &asked, &mut sink).await.map_err(DaemonError::from);
         self.metrics().invoked(call.function, &result);
@@ -63,16 +64,11 @@ impl Daemon {
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);
         }
-        Invoked { result, version, log_tail }
+        Invoked { result, version: sink.version, log_tail }
     }
 }
 
 impl Daemon {
-    /// Number of the version that serves now; 0 where there is none.
-    fn serving_version(&self, function: &str) -> u64 {
-        super::lock(&self.0.serving).get(function).map_or(0, |s| s.number)
-    }
-
     /// The same with an instance that the caller owns ([`seedtree::node::Node::fork_ahead`]), whatever function the call names.
     pub async fn activate(&self, id: &str, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         let function = self.node().instances().remove(id).map(|instance| instance.function);
@@ -80,12 +76,12 @@ impl Daemon {
             let error = NodeError::NoSuchInstance(id.to_owned());
             return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
         };
-        let version = self.serving_version(&function);
-        let mut sink = Both { log: self.0.logs.request(&function, call.request_id), also };
+        let mut sink = Both { log: self.0.logs.request(&function, call.request_id), also, version: 0 };
         let asked = seedtree::node::Call {
             event: call.event,
             request_id: call.request_id,
             limit_ms: call.timeout_ms,
+            version: call.version,
         };
         let result = self.node().activate(id, &asked, &mut sink).await.map_err(DaemonError::from);
         self.metrics().invoked(&function, &result);
@@ -93,7 +89,7 @@ impl Daemon {
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);
         }
-        Invoked { result, version, log_tail }
+        Invoked { result, version: sink.version, log_tail }
     }
 }
 
@@ -127,12 +123,18 @@ pub fn described(error: &[u8]) -> String {
 struct Both<'a> {
     log: RequestLog,
     also: &'a mut dyn Sink,
+    version: u64,
 }
 
 impl Sink for Both<'_> {
     fn printed(&mut self, bytes: &[u8]) {
         self.log.printed(bytes);
         self.also.printed(bytes);
+    }
+
+    fn entered(&mut self, version: u64) {
+        self.version = version;
+        self.also.entered(version);
     }
 
     fn began(&mut self, instance: &str) {

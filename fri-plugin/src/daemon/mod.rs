@@ -44,8 +44,6 @@ struct Inner {
 /// What the daemon keeps of a version that serves.
 #[derive(Debug)]
 struct Serving {
-    /// As in the store.
-    number: u64,
     /// Its code and layers, which are not collected meanwhile.
     #[expect(dead_code, reason = "held, not read")]
     pins: Vec<Pin>,

@@ -95,7 +95,7 @@ impl Daemon {
                     (Vec::new(), Some(reason))
                 }
             };
-            lock(&self.0.serving).insert(name, Serving { number: version.number, pins, failed });
+            lock(&self.0.serving).insert(name, Serving { pins, failed });
         }
     }
 

@@ -112,7 +112,12 @@ impl Refusal {
     pub fn of_daemon(error: &DaemonError, name: &str) -> Refusal {
         let text = chain(error);
         match error.kind() {
-            Kind::NotFound => Refusal::no_function(name, None),
+            Kind::NotFound => match error {
+                DaemonError::Node(NodeError::NoSuchVersion { version, .. }) => {
+                    Refusal::no_function(name, Some(&version.to_string()))
+                }
+                _ => Refusal::no_function(name, None),
+            },
             Kind::Invalid if error.code() == "Request.NotJson" => {
                 Refusal::content(format!("Could not parse request body into json: {text}"))
             }

@@ -3,6 +3,7 @@
 //! The queue is in memory: what waits when the daemon ends is counted and logged, and gone.
 
 use super::errors::Refusal;
+use super::name::Target;
 use super::{Gateway, Limits, Shared};
 use crate::daemon::error::{DaemonError, chain};
 use crate::daemon::invoke::Call;
@@ -47,7 +48,7 @@ impl Events {
     }
 
     /// Takes an event, which is JSON and whose function is there.
-    pub fn accept(&self, gateway: &Gateway, function: &str, event: Bytes, id: &str) -> Result<(), Refusal> {
+    pub fn accept(&self, gateway: &Gateway, target: &Target, event: Bytes, id: &str) -> Result<(), Refusal> {
         let full = |_| {
             self.counts.refused.inc();
             Refusal::too_many(
@@ -60,7 +61,8 @@ impl Events {
         let bytes = self.bytes.clone().try_acquire_many_owned(size).map_err(full)?;
         let queued = Queued {
             shared: Arc::downgrade(gateway),
-            function: function.to_owned(),
+            function: target.name.clone(),
+            version: target.version,
             id: id.to_owned(),
             event,
             counts: self.counts.clone(),
@@ -93,6 +95,7 @@ impl Events {
 struct Queued {
     shared: Weak<Shared>,
     function: String,
+    version: Option<u64>,
     id: String,
     event: Bytes,
     counts: EventCounts,
@@ -156,8 +159,8 @@ impl Queued {
 
     async fn once(&self) -> Outcome {
         let Some(shared) = self.shared.upgrade() else { return Outcome::Refused(DaemonError::GoingDown) };
-        let call =
-            Call { function: &self.function, event: &self.event, request_id: &self.id, timeout_ms: None };
+        let (function, event, request_id) = (&self.function, &self.event, &self.id);
+        let call = Call { function, event, request_id, timeout_ms: None, version: self.version };
         match shared.daemon.invoke(call, &mut Nowhere).await.result {
             Ok(served) => match served.reply {
                 Reply::Error(error) => Outcome::Failed(String::from_utf8_lossy(&error).into_owned()),

@@ -94,7 +94,7 @@ async fn answer(gateway: &Gateway, request: Request, id: &str) -> Result<Respons
     if let Some(marks) = &mut marks {
         marks.received();
     }
-    let call = Call { function: &name, event: &event, request_id: id, timeout_ms: None };
+    let call = Call { function: &name, event: &event, request_id: id, timeout_ms: None, version: None };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
     if let (Some(marks), Some(tracer)) = (&mut marks, gateway.daemon.tracer()) {
         marks.answered();

@@ -120,7 +120,7 @@ async fn answer(
         Kind::Event => {
             seedtree::tree::check_event(&event)
                 .map_err(|e| Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), name))?;
-            gateway.events.accept(gateway, &target.name, event, id)?;
+            gateway.events.accept(gateway, &target, event, id)?;
             return Ok(with_version(StatusCode::ACCEPTED.into_response(), &target, None));
         }
     }
@@ -128,7 +128,13 @@ async fn answer(
         marks.received();
     }
     let started = Instant::now();
-    let call = Call { function: &target.name, event: &event, request_id: id, timeout_ms: None };
+    let call = Call {
+        function: &target.name,
+        event: &event,
+        request_id: id,
+        timeout_ms: None,
+        version: target.version,
+    };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
     if let Some(marks) = &mut marks {
         marks.answered();
@@ -143,14 +149,14 @@ fn check_target(gateway: &Gateway, target: &Target) -> Result<(), Refusal> {
         gateway.daemon.metrics().unknown_request();
         Refusal::no_function(&target.name, None)
     };
-    let Some(version) = target.version else {
-        return gateway.daemon.node().function(&target.name).map(|_| ()).map_err(|_| missing());
-    };
-    let present = gateway.daemon.function(&target.name).map_err(|_| missing())?.version;
-    if present == version {
-        return Ok(());
+    // Told at once where it is so already; the tree looks again when it lets the request in.
+    let present = gateway.daemon.node().function(&target.name).map_err(|_| missing())?.spec.version;
+    match target.version {
+        Some(version) if version != present => {
+            Err(Refusal::no_function(&target.name, Some(&version.to_string())))
+        }
+        _ => Ok(()),
     }
-    Err(Refusal::no_function(&target.name, Some(&version.to_string())))
 }
 
 /// The client context is checked; the runtimes do not take it yet.

@@ -45,9 +45,10 @@ pub struct Spec {
 
 impl Spec {
     /// As a node wants it, with the directories of its code and of its layers.
-    pub fn of_node(&self, name: &str, code: PathBuf, layers: Option<PathBuf>) -> FunctionSpec {
+    pub fn of_node(&self, name: &str, version: u64, code: PathBuf, layers: Option<PathBuf>) -> FunctionSpec {
         FunctionSpec {
             name: name.to_owned(),
+            version,
             runtime: self.runtime,
             handler: self.handler.clone(),
             code,

@@ -41,6 +41,16 @@ pub enum NodeError {
     /// There is no such function.
     #[error("there is no function named {0}")]
     NoSuchFunction(String),
+    /// Another version of the function serves.
+    #[error(
+        "version {version} of function {function} does not serve: ask for the one that does, or for none"
+    )]
+    NoSuchVersion {
+        /// Whose.
+        function: String,
+        /// Which was asked for.
+        version: u64,
+    },
     /// There is no such seed.
     #[error("there is no seed {0}")]
     NoSuchSeed(String),
@@ -84,7 +94,9 @@ pub enum NodeError {
         queued: usize,
     },
     /// No seed that fits is alive.
-    #[error("function {function} cannot be served before a seed has been grown again: {reason}: try again later")]
+    #[error(
+        "function {function} cannot be served before a seed has been grown again: {reason}: try again later"
+    )]
     NoSeed {
         /// Which.
         function: String,
@@ -143,6 +155,7 @@ impl NodeError {
             NodeError::Code { .. } => "Function.CodeMissing",
             NodeError::Handler { .. } => "Function.Handler",
             NodeError::NoSuchFunction(_) => "Function.NotFound",
+            NodeError::NoSuchVersion { .. } => "Function.VersionNotFound",
             NodeError::NoSuchSeed(_) => "Seed.NotFound",
             NodeError::NoSuchInstance(_) => "Instance.NotFound",
             NodeError::InstanceBusy(_) => "Instance.Busy",

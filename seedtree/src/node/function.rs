@@ -16,6 +16,8 @@ pub const LAYERS_ROOT: &str = "/opt";
 pub struct FunctionSpec {
     /// Its name on this node.
     pub name: String,
+    /// Whoever deploys it numbers its versions so: a request may ask for one, and is told which one it got.
+    pub version: u64,
     /// Runtime.
     pub runtime: Runtime,
     /// As AWS Lambda has it: FILE.FUNCTION, where FILE may have directories before it.
@@ -112,6 +114,7 @@ pub(crate) mod tests {
     pub(crate) fn spec(runtime: Runtime, handler: &str, code: &Path) -> FunctionSpec {
         FunctionSpec {
             name: "f".into(),
+            version: 1,
             runtime,
             handler: handler.into(),
             code: code.into(),

@@ -31,6 +31,11 @@ pub trait Sink: Send {
     /// Takes what an instance has printed.
     fn printed(&mut self, bytes: &[u8]);
 
+    /// Hears which version of the function serves: it stays the same, also where another one takes its place meanwhile, or the request fails.
+    fn entered(&mut self, version: u64) {
+        let _ = version;
+    }
+
     /// Hears which instance prints from now on.
     fn began(&mut self, instance: &str) {
         let _ = instance;

@@ -143,6 +143,10 @@ impl Node {
             let instance = owned.instance.take().ok_or_else(|| NodeError::InstanceBusy(id.to_owned()))?;
             (Place { node: self, id: id.to_owned(), filled: false }, instance, owned.version.clone())
         };
+        if let Err(error) = call.enters(&version, sink) {
+            place.fill(instance);
+            return Err(error);
+        }
         let killer = instance.killer();
         let turn = tokio::select! {
             biased;

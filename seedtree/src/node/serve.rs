@@ -21,9 +21,24 @@ pub struct Call<'a> {
     pub request_id: &'a str,
     /// Time that the caller has for it, waiting included, ms. The function's own limit holds too.
     pub limit_ms: Option<u64>,
+    /// Only this version may serve it ([`FunctionSpec::version`]).
+    ///
+    /// [`FunctionSpec::version`]: super::function::FunctionSpec::version
+    pub version: Option<u64>,
 }
 
 impl Call<'_> {
+    /// The version is the one that was asked for; the sink hears of it.
+    pub(super) fn enters(&self, version: &Version, sink: &mut dyn Sink) -> Result<(), NodeError> {
+        sink.entered(version.spec.version);
+        match self.version {
+            Some(asked) if asked != version.spec.version => {
+                Err(NodeError::NoSuchVersion { function: version.spec.name.clone(), version: asked })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is left of its time when it has waited for so long, ns; ms.
     pub(super) fn limit_ms(&self, version: &Version, waited: u64) -> u64 {
         let left = |limit: u64| limit.saturating_sub(waited / 1_000_000).max(1);
@@ -87,7 +102,7 @@ impl Node {
         request_id: &str,
         sink: &mut dyn Sink,
     ) -> Result<Served, NodeError> {
-        self.call(name, &Call { event, request_id, limit_ms: None }, sink).await
+        self.call(name, &Call { event, request_id, limit_ms: None, version: None }, sink).await
     }
 
     /// Serves one request. What the function prints goes to `sink` as it comes, and its answer's parts where the sink takes such.
@@ -95,6 +110,7 @@ impl Node {
     /// A request is never run twice: once an instance may have begun it, its failure is the answer.
     pub async fn call(&self, name: &str, call: &Call<'_>, sink: &mut dyn Sink) -> Result<Served, NodeError> {
         let version = self.enter(name)?;
+        call.enters(&version, sink)?;
         check_event(call.event)?;
         let _admitted = self.let_in()?;
         let arrived = now();

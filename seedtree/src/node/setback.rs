@@ -64,7 +64,7 @@ mod tests {
         let (first, longest) = (Duration::from_nanos(10), Duration::from_nanos(100));
         let setback = Setback::new(first, longest);
         assert!(setback.may_try(0) && setback.reason().is_none());
-        let mut pause = |began, now| setback.failed(began, now, format!("at {now}")).as_nanos();
+        let pause = |began, now| setback.failed(began, now, format!("at {now}")).as_nanos();
         assert_eq!((pause(0, 5), pause(15, 20), pause(40, 45), pause(85, 145)), (10, 20, 40, 80));
         assert_eq!((pause(0, 1_000), pause(0, 5_000)), (100, 100));
         assert!(!setback.may_try(5_099) && setback.may_try(5_100));

@@ -85,7 +85,7 @@ impl Node {
             return;
         }
         let timeout_ms = version.spec.timeout_ms;
-        let call = Call { event, request_id: "training", limit_ms: None };
+        let call = Call { event, request_id: "training", limit_ms: None, version: None };
         // A failure is told by the first request, which comes to the same.
         if let Ok((mut instance, record)) = self.instance(version, &call, timeout_ms, false).await {
             let answer = instance.answer(timeout_ms, &mut Nowhere).await;
@@ -141,8 +141,9 @@ impl Node {
                 continue;
             };
             match self.grow_function(&version, &mut ToLog::new(name)).await {
-                Err(error) if !version.is_retired() => return Err(error),
-                _ => self.train(&version).await,
+                Ok(()) => self.train(&version).await,
+                Err(_) if version.is_retired() => {}
+                Err(error) => return Err(error),
             }
             drop(growing);
         }

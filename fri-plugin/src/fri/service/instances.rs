@@ -158,10 +158,12 @@ impl Asked {
             (self.event.as_ref(), self.request_id.as_str(), self.timeout_ms);
         let invoked = match &self.target {
             Target::Function(function) => {
-                daemon.invoke(Call { function, event, request_id, timeout_ms }, sink).await
+                daemon.invoke(Call { function, event, request_id, timeout_ms, version: None }, sink).await
             }
             Target::Instance(id) => {
-                daemon.activate(id, Call { function: "", event, request_id, timeout_ms }, sink).await
+                daemon
+                    .activate(id, Call { function: "", event, request_id, timeout_ms, version: None }, sink)
+                    .await
             }
         };
         answer(invoked, self.request_id)
