@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 use support::LIMIT;
 use support::daemon::{Coppiced, Options, block_on, python};
-use support::fri::Transport;
+use support::fri::{Call, Failure, Transport};
 use support::left::{descriptors, eventually};
 use ttrpc::proto::{Codec, MessageHeader, Request, Response};
 
@@ -212,6 +212,142 @@ fn calls_of_one_connection_are_bounded_and_end_with_the_daemon() {
         let mut first = watching.swap_remove(0);
         while first.next().await.unwrap().is_some() {}
     });
+}
+
+/// An Invoke of `f` of whose event so many MiB are sent, and the end is not.
+async fn half(t: &Transport, mib: usize) -> Call<proto::InvokeRequest, proto::InvokeResponse> {
+    use proto::invoke_request::Part;
+    let mut call = t.open("Instances/Invoke", None).await.unwrap();
+    let head = proto::InvokeHead { function: "f".into(), payload: "\"".into(), ..Default::default() };
+    call.send(proto::InvokeRequest { part: Some(Part::Head(head)) }).await;
+    for _ in 0..mib {
+        call.send(proto::InvokeRequest { part: Some(Part::Chunk(vec![b'x'; 1 << 20].into())) }).await;
+    }
+    call
+}
+
+/// Sends the end of an event, and gives the length of the answer.
+async fn finish(mut call: Call<proto::InvokeRequest, proto::InvokeResponse>) -> Result<usize, Failure> {
+    let part = Some(proto::invoke_request::Part::Chunk("\"".into()));
+    call.send(proto::InvokeRequest { part }).await;
+    call.close().await;
+    let chunks = call.all().await?.into_iter().map(|answer| match answer.part {
+        Some(proto::invoke_response::Part::Chunk(chunk)) => chunk.len(),
+        _ => 0,
+    });
+    Ok(chunks.sum())
+}
+
+#[test]
+fn events_that_are_half_there_are_bounded_in_sum_and_in_time() {
+    let daemon = Coppiced::start(Options {
+        fri: "event_timeout_ms = 8000".into(),
+        more: "[memory]\nevents = \"8 MiB\"\n".into(),
+        ..Options::default()
+    });
+    daemon.deploy(python("f"), &[("app.py", ECHO)]).unwrap();
+    block_on(async {
+        for t in [Transport::grpc(&daemon.grpc()).await, Transport::ttrpc(&daemon.ttrpc()).await] {
+            let first = half(&t, 5).await;
+            // Until the first one's bytes are there, others fit.
+            let error = loop {
+                if let Err(error) = finish(half(&t, 4).await).await {
+                    break error;
+                }
+            };
+            assert_eq!((error.code(), error.status), ("Node.Overloaded", 8));
+            assert_eq!(
+                finish(half(&t, 1).await).await.unwrap(),
+                (1 << 20) + 2,
+                "there is room for a small one"
+            );
+            assert_eq!(finish(first).await.unwrap(), (5 << 20) + 2, "who was first is served");
+            let mut stalled = half(&t, 5).await;
+            let error = stalled.next().await.unwrap_err();
+            assert_eq!((error.code(), error.status), ("Request.TooSlow", 4));
+            // What they had they have given back.
+            assert_eq!(finish(half(&t, 5).await).await.unwrap(), (5 << 20) + 2);
+        }
+    });
+}
+
+#[test]
+fn deploys_that_are_half_there_are_bounded_in_sum_and_in_time() {
+    use proto::deploy_request::Part;
+    let daemon = Coppiced::start(Options {
+        fri: "upload_timeout_ms = 4000\nupload_bytes = \"1 MiB\"".into(),
+        more: "[code]\nzip_bytes = \"1 MiB\"\n".into(),
+        ..Options::default()
+    });
+    let uploads = || std::fs::read_dir(daemon.state().join("uploads")).unwrap().count();
+    block_on(async {
+        let t = Transport::grpc(&daemon.grpc()).await;
+        let begin = async || {
+            let mut call: Call<_, proto::DeployEvent> = t.open("Functions/Deploy", None).await.unwrap();
+            let archive = proto::Archive { kind: proto::archive::Kind::Code.into() };
+            for part in
+                [Part::Spec(python("f")), Part::Archive(archive), Part::Chunk(vec![0; 700 << 10].into())]
+            {
+                call.send(proto::DeployRequest { part: Some(part) }).await;
+            }
+            call
+        };
+        let mut first = begin().await;
+        while uploads() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let error = begin().await.all().await.unwrap_err();
+        assert_eq!((error.code(), error.status), ("Node.Overloaded", 8));
+        let error = first.all().await.unwrap_err();
+        assert_eq!((error.code(), error.status), ("Request.TooSlow", 4));
+    });
+    assert!(eventually(|| uploads() == 0), "{} uploads are left", uploads());
+    daemon.deploy(python("f"), &[("app.py", ECHO)]).unwrap();
+}
+
+#[test]
+fn silent_connections_lock_nobody_out() {
+    let fri = "connections = 4\nidle_timeout_ms = 500".to_owned();
+    let daemon = Coppiced::start(Options { fri, ..Options::default() });
+    block_on(async {
+        for (is_grpc, socket) in [(true, daemon.grpc()), (false, daemon.ttrpc())] {
+            let connect = async || match is_grpc {
+                true => Transport::grpc(&socket).await,
+                false => Transport::ttrpc(&socket).await,
+            };
+            let busy = connect().await;
+            let watch = vec![proto::WatchSeedsRequest {}];
+            let mut watch = busy.call::<_, proto::SeedEvent>("Seeds/Watch", watch).await.unwrap();
+            watch.next().await.unwrap().unwrap();
+            let silent: Vec<UnixStream> = (0..8)
+                .map(|n| {
+                    let mut stream = UnixStream::connect(&socket).unwrap();
+                    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                    if is_grpc && n % 2 == 0 {
+                        // One that is refused is closed already.
+                        let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+                    }
+                    stream
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let good = [connect().await, connect().await, connect().await];
+            for t in &good {
+                assert_eq!(status(t).await.state, "ready");
+            }
+            assert_eq!(status(&busy).await.state, "ready", "one with a call stays");
+            for mut stream in silent {
+                // A reset is an end too.
+                if let Err(error) = stream.read_to_end(&mut Vec::new()) {
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it stays open");
+                }
+            }
+        }
+    });
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("a connection is refused")).count();
+    assert!((1..10).contains(&lines), "{lines} lines: {log}");
 }
 
 #[test]

@@ -117,6 +117,8 @@ fn what_is_no_http_is_refused_and_changes_nothing() {
         (format!("POST /{} HTTP/1.1\r\nhost: x\r\n\r\n", long(80 << 10)), 414),
         (format!("GET {PATH} HTTP/9.9\r\nhost: x\r\n\r\n"), 400),
         (format!("{head}expect: 100-continue\r\ncontent-length: 1000000000\r\n\r\n"), 413),
+        // A first answer of 100 would have it send them all.
+        (format!("{head}expect: 100-continue\r\ncontent-length: 7000000\r\n\r\n"), 413),
     ] {
         let shown: String = bytes.chars().take(120).collect();
         let response = raw(&daemon, bytes.as_bytes()).unwrap_or_else(|e| panic!("{e}: {shown}"));
@@ -190,6 +192,27 @@ fn a_client_that_goes_away_ends_its_instance() {
     assert!(eventually(|| metric(&daemon, WORKING) == 0.0));
     assert!(eventually(|| daemon.sandboxes().len() <= before), "{before}: {:?}", daemon.sandboxes());
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn slow_events_of_one_function_leave_places_to_another() {
+    let gateway = "async_running = 3\nasync_function_running = 2".to_owned();
+    let daemon = probed(Options { gateway, ..Options::default() });
+    let event = |name: &str, event: &serde_json::Value| {
+        let headers = [("x-amz-invocation-type", "Event")];
+        let status = support::gateway::invoke(&daemon, name, &headers, event.to_string().as_bytes()).status;
+        assert_eq!(status, 202);
+    };
+    for _ in 0..20 {
+        event("probe", &json!({"op": "sleep", "seconds": 60}));
+    }
+    assert!(eventually(|| metric(&daemon, WORKING) == 2.0));
+    for _ in 0..5 {
+        event("hasty", &json!(1));
+    }
+    let done = || metric(&daemon, r#"coppice_async_events_total{what="done"}"#);
+    assert!(eventually(|| done() == 5.0), "{} done", done());
+    assert_eq!(metric(&daemon, WORKING), 2.0);
 }
 
 #[test]

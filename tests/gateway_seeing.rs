@@ -4,6 +4,7 @@ mod support;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -213,6 +214,11 @@ fn a_request_is_one_trace_from_the_gateway_to_the_end() {
         invoke(&daemon, "alone", &[("traceparent", refused)], br#"{"op": "exit", "status": 1}"#).status,
         200
     );
+    let queued = "00-2af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("traceparent", queued), ("x-amz-invocation-type", "Event")];
+    assert_eq!(invoke(&daemon, "probe", &headers, b"1").status, 202);
+    let done = || metric(&daemon, r#"coppice_async_events_total{what="done"}"#);
+    assert!(eventually(|| done() == 1.0));
     // The last ones are sent when the daemon ends.
     assert!(daemon.stop().success());
     let spans = spans.lock().unwrap();
@@ -245,5 +251,9 @@ fn a_request_is_one_trace_from_the_gateway_to_the_end() {
     assert!(first["teardown"].end_time_unix_nano <= root.end_time_unix_nano);
     let failed = trace(&hex(&refused[3..35]));
     assert_eq!(failed["invoke"].status.as_ref().unwrap().message, "Runtime.ExitError");
-    assert_eq!(spans.len(), first.len() + failed.len(), "the request that was not sampled is traced");
+    let event = trace(&hex(&queued[3..35]));
+    assert!(event["invoke"].kind() == SpanKind::Consumer && event.contains_key("run"), "{event:?}");
+    let (waiting, run) = (&event["waiting"], &event["run"]);
+    assert!(waiting.end_time_unix_nano <= run.start_time_unix_nano);
+    assert_eq!(spans.len(), first.len() + failed.len() + event.len(), "the request that was not sampled is traced");
 }

@@ -13,5 +13,7 @@ pub mod metrics;
 mod metrics_scrape;
 pub mod name;
 pub mod proto;
+mod rarely;
+pub mod room;
 pub mod store;
 pub mod trace;

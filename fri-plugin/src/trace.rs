@@ -80,6 +80,31 @@ pub struct Marks {
     received: Option<Instant>,
     answered: Option<Instant>,
     parent: Context,
+    origin: Origin,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Gateway,
+    Fri,
+    /// A try of an asynchronous event.
+    Event,
+}
+
+impl Origin {
+    /// The span until the event is here, or until its turn has come.
+    fn first(self) -> &'static str {
+        match self {
+            Origin::Gateway => "gateway",
+            Origin::Fri => "fri",
+            Origin::Event => "waiting",
+        }
+    }
+
+    fn kind(self) -> SpanKind {
+        if self == Origin::Event { SpanKind::Consumer } else { SpanKind::Server }
+    }
 }
 
 impl Marks {
@@ -87,10 +112,24 @@ impl Marks {
     pub fn begin(headers: &HeaderMap) -> Marks {
         let parent =
             TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
-        Marks { wall: SystemTime::now(), start: Instant::now(), received: None, answered: None, parent }
+        Marks::new(Origin::Gateway, parent)
     }
 
-    /// Its body is here.
+    /// The same over the Function Runtime Interface.
+    pub fn of_call() -> Marks {
+        Marks::new(Origin::Fri, Context::new())
+    }
+
+    /// An asynchronous event, accepted with this request, begins to wait for its turn. It belongs to the same trace.
+    pub fn of_event(&self) -> Marks {
+        Marks::new(Origin::Event, self.parent.clone())
+    }
+
+    fn new(origin: Origin, parent: Context) -> Marks {
+        Marks { wall: SystemTime::now(), start: Instant::now(), received: None, answered: None, parent, origin }
+    }
+
+    /// Its body is here, or its turn.
     pub fn received(&mut self) {
         self.received = Some(Instant::now());
     }
@@ -148,7 +187,7 @@ impl Tracer {
         let root = self
             .tracer
             .span_builder("invoke")
-            .with_kind(SpanKind::Server)
+            .with_kind(marks.origin.kind())
             .with_start_time(marks.wall)
             .with_attributes([
                 KeyValue::new("faas.name", function.to_owned()),
@@ -178,7 +217,7 @@ impl Tracer {
         let received = marks.at(marks.received.unwrap_or(marks.start));
         let answered = marks.at(marks.answered.unwrap_or(end));
         let end = marks.at(end);
-        child("gateway", marks.wall, received);
+        child(marks.origin.first(), marks.wall, received);
         match result {
             Ok(served) => {
                 let ns = Duration::from_nanos;

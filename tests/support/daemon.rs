@@ -19,6 +19,8 @@ pub struct Options {
     pub runtimes: Vec<&'static str>,
     /// Group of the sockets; none where empty.
     pub group: String,
+    /// More of the section [fri].
+    pub fri: String,
     /// More of the section [gateway].
     pub gateway: String,
     /// More of the configuration (TOML), as keys outside of sections.
@@ -34,6 +36,7 @@ impl Default for Options {
         Options {
             runtimes: vec!["python"],
             group: String::new(),
+            fri: String::new(),
             gateway: String::new(),
             keys: String::new(),
             more: String::new(),
@@ -106,7 +109,7 @@ impl Coppiced {
         let (state, run) = (self.state(), self.run_directory());
         let mut text = format!("state = {state:?}\nrun = {run:?}\nruntimes = {:?}\n", self.options.runtimes);
         text.push_str(&self.options.keys);
-        text.push_str(&format!("[fri]\ngroup = {:?}\n", self.options.group));
+        text.push_str(&format!("[fri]\ngroup = {:?}\n{}\n", self.options.group, self.options.fri));
         text.push_str(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{}\n", self.options.gateway));
         text.push_str("[metrics]\nlisten = \"127.0.0.1:0\"\n");
         text.push_str(&self.options.more);

@@ -11,6 +11,9 @@ use std::path::Path;
 /// Longest path of a unix socket, bytes: sun_path without its final zero (unix(7)).
 const SOCKET_PATH: usize = 107;
 
+/// In milliseconds.
+const HOUR: u64 = 3_600_000;
+
 fn refuse(key: &'static str, value: impl Display, allowed: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, value: value.to_string(), allowed: allowed.into() }
 }
@@ -44,7 +47,6 @@ fn absolute(key: &'static str, path: &Path) -> Result<(), ConfigError> {
 impl Config {
     /// Whether every value is one that the daemon can work with.
     pub fn check(&self) -> Result<(), ConfigError> {
-        const HOUR: u64 = 3_600_000;
         absolute("state", &self.state)?;
         absolute("run", &self.run)?;
         absolute("rootfs", &self.rootfs)?;
@@ -65,8 +67,8 @@ impl Config {
         number("gateway.header_timeout_ms", gateway.header_timeout_ms, 100..=600_000)?;
         number("gateway.body_timeout_ms", gateway.body_timeout_ms, 100..=HOUR)?;
         number("gateway.idle_timeout_ms", gateway.idle_timeout_ms, 100..=HOUR)?;
-        bytes("gateway.buffered_bytes", gateway.buffered_bytes, 6 << 20..=64 << 30)?;
         number("gateway.async_running", gateway.async_running, 1..=10_000)?;
+        number("gateway.async_function_running", gateway.async_function_running, 1..=10_000)?;
         number("gateway.async_retries", gateway.async_retries, 0..=10)?;
         number("gateway.async_retry_ms", gateway.async_retry_ms, 0..=HOUR)?;
         number("gateway.async_queue", gateway.async_queue, 0..=1_000_000)?;
@@ -81,6 +83,8 @@ impl Config {
         bytes("code.unzipped_bytes", code.unzipped_bytes, 1 << 10..=16 << 30)?;
         number("code.entries", code.entries, 1..=1_000_000)?;
         number("code.layers", code.layers, 0..=32)?;
+        bytes("fri.upload_bytes", self.fri.upload_bytes, code.zip_bytes..=1 << 40)?;
+        bytes("memory.events", self.memory.events, 8 << 20..=64 << 30)?;
         let reclaim = &self.reclaim;
         if !policies::NAMES.contains(&reclaim.policy.as_str()) {
             let allowed = format!("must be one of {}", policies::NAMES.join(", "));
@@ -121,7 +125,10 @@ impl Config {
         if self.fri.mode & !0o660 != 0 || self.fri.mode & 0o600 != 0o600 {
             return Err(refuse("fri.mode", format!("0o{:o}", self.fri.mode), "must be 0o600 or 0o660"));
         }
-        number("fri.connections", self.fri.connections, 1..=65_536)
+        number("fri.connections", self.fri.connections, 1..=65_536)?;
+        number("fri.idle_timeout_ms", self.fri.idle_timeout_ms, 100..=HOUR)?;
+        number("fri.event_timeout_ms", self.fri.event_timeout_ms, 100..=HOUR)?;
+        number("fri.upload_timeout_ms", self.fri.upload_timeout_ms, 100..=HOUR)
     }
 
     fn check_functions(&self) -> Result<(), ConfigError> {

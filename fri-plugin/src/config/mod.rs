@@ -111,6 +111,15 @@ pub struct Fri {
     pub group: String,
     /// Most open connections per socket.
     pub connections: usize,
+    /// One without a call for so long makes room for another one where all are taken, ms.
+    pub idle_timeout_ms: u64,
+    /// Time for an event, ms.
+    pub event_timeout_ms: u64,
+    /// Time between two messages of a deploy, ms.
+    pub upload_timeout_ms: u64,
+    /// Bytes of all archives on their way.
+    #[serde(with = "size")]
+    pub upload_bytes: u64,
 }
 
 /// `[gateway]`.
@@ -131,9 +140,6 @@ pub struct Gateway {
     pub body_timeout_ms: u64,
     /// A connection on which nothing happens for so long is closed, ms.
     pub idle_timeout_ms: u64,
-    /// Bytes of all bodies.
-    #[serde(with = "size")]
-    pub buffered_bytes: u64,
     /// Asynchronous events that may wait.
     pub async_queue: usize,
     /// Their bytes.
@@ -141,6 +147,8 @@ pub struct Gateway {
     pub async_bytes: u64,
     /// Of these, how many run at once.
     pub async_running: usize,
+    /// Of those, how many of one function.
+    pub async_function_running: usize,
     /// Tries after a failure of the function.
     pub async_retries: u32,
     /// Time before the first of them, ms.
@@ -191,12 +199,15 @@ pub struct CodeLimits {
 }
 
 /// `[memory]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// Bytes of seeds and spares; 0 for no budget.
     #[serde(with = "size")]
     pub budget: u64,
+    /// Bytes of all events of requests.
+    #[serde(with = "size")]
+    pub events: u64,
 }
 
 /// `[reclaim]`.
@@ -277,6 +288,10 @@ impl Default for Fri {
             mode: 0o660,
             group: String::new(),
             connections: 256,
+            idle_timeout_ms: 10_000,
+            event_timeout_ms: 30_000,
+            upload_timeout_ms: 30_000,
+            upload_bytes: 1 << 30,
         }
     }
 }
@@ -290,10 +305,10 @@ impl Default for Gateway {
             header_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
             idle_timeout_ms: 60_000,
-            buffered_bytes: 512 << 20,
             async_queue: 1000,
             async_bytes: 64 << 20,
             async_running: 16,
+            async_function_running: 8,
             async_retries: 2,
             async_retry_ms: 60_000,
         }
@@ -327,6 +342,12 @@ impl Default for Functions {
 impl Default for CodeLimits {
     fn default() -> Self {
         CodeLimits { zip_bytes: 50 << 20, unzipped_bytes: 250 << 20, entries: 100_000, layers: 5 }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { budget: 0, events: 256 << 20 }
     }
 }
 

@@ -51,6 +51,7 @@ impl Daemon {
             reason: failed.unwrap_or_default(),
             versions: function.versions.iter().map(|v| v.number).collect(),
             counts,
+            code_bytes: current.new.code_bytes,
         }
     }
 }

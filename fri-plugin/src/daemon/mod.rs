@@ -12,6 +12,7 @@ use crate::code::{CodeStore, Pin};
 use crate::config::Config;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::store::Store;
 use crate::trace::Tracer;
 use seedtree::node::Node;
@@ -32,6 +33,8 @@ struct Inner {
     metrics: Metrics,
     tracer: OnceLock<Tracer>,
     ready: AtomicBool,
+    /// For the events of all requests, however they come.
+    room: Room,
     store: Arc<Store>,
     code: CodeStore,
     logs: Logs,
@@ -69,6 +72,11 @@ impl Daemon {
     /// Whether the OS seed and the language seeds are there, so that requests are served as they should be.
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Acquire) && !self.0.node.is_draining()
+    }
+
+    /// The bound on the bytes of the events of all requests.
+    pub fn room(&self) -> &Room {
+        &self.0.room
     }
 
     /// What functions print.

@@ -6,6 +6,7 @@ use crate::code::CodeStore;
 use crate::config::{Config, Reclaim};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::store::Store;
 use seedtree::node::{Node, NodeConfig, State};
 use seedtree::reclaim::{Policy, policies};
@@ -63,6 +64,7 @@ impl Daemon {
         let logs = Logs::open(&config.state, config.logs.bytes, config.logs.memory);
         let daemon = Daemon(Arc::new(Inner {
             logs,
+            room: Room::new(config.memory.events),
             config,
             node,
             started: Instant::now(),

@@ -26,6 +26,22 @@ pub enum FriError {
         /// How many are allowed.
         limit: u64,
     },
+    /// As many bytes of this kind as the node holds are there already.
+    #[error("too many bytes of {what} are at work: try again later, or raise {key} in the configuration")]
+    NoRoom {
+        /// Of what.
+        what: &'static str,
+        /// The bound's key.
+        key: &'static str,
+    },
+    /// It did not come in time.
+    #[error("{what} did not arrive in time: {key} in the configuration is the limit")]
+    TooSlow {
+        /// What.
+        what: &'static str,
+        /// The limit's key.
+        key: &'static str,
+    },
     /// More layers than a function may have.
     #[error("more than {0} layers")]
     Layers(usize),
@@ -56,12 +72,17 @@ impl From<NodeError> for FriError {
 }
 
 impl FriError {
+    /// No room for an event, or for the message that a part of it comes in.
+    pub const NO_ROOM: FriError = FriError::NoRoom { what: "events", key: "memory.events" };
+
     /// A stable name for programs. It never changes its meaning.
     pub fn code(&self) -> &'static str {
         match self {
             FriError::Daemon(error) => error.code(),
             FriError::Malformed(_) | FriError::Undecodable(_) => "Request.Malformed",
             FriError::TooLarge { .. } => "Request.TooLarge",
+            FriError::NoRoom { .. } => "Node.Overloaded",
+            FriError::TooSlow { .. } => "Request.TooSlow",
             FriError::Layers(_) => "Code.TooManyLayers",
             FriError::Upload(error) if is_full(error) => "Node.DiskFull",
             FriError::Upload(_) => "Node.Host",
@@ -82,8 +103,8 @@ impl FriError {
             FriError::TooLarge { .. } => Code::OutOfRange,
             FriError::NoSuchMethod(_) => Code::Unimplemented,
             FriError::Gone => Code::Cancelled,
-            FriError::Late => Code::DeadlineExceeded,
-            FriError::Busy(_) => Code::ResourceExhausted,
+            FriError::Late | FriError::TooSlow { .. } => Code::DeadlineExceeded,
+            FriError::Busy(_) | FriError::NoRoom { .. } => Code::ResourceExhausted,
             FriError::Upload(error) if is_full(error) => Code::Unavailable,
             FriError::Upload(_) | FriError::Internal => Code::Internal,
         }
@@ -170,6 +191,8 @@ mod tests {
             FriError::Malformed(""),
             FriError::Undecodable(String::new()),
             FriError::TooLarge { what: "", limit: 0 },
+            FriError::NO_ROOM,
+            FriError::TooSlow { what: "", key: "" },
             FriError::Layers(1),
             FriError::Upload(full()),
             FriError::Upload(ErrorKind::Other.into()),

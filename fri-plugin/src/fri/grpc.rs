@@ -1,7 +1,9 @@
 //! The interface over gRPC.
 
 use super::error::FriError;
-use super::listen::{Connection, Listener};
+use super::grpc_calls::Calls;
+use super::http2::Begun;
+use super::listen::Listener;
 use super::service::{Incoming, Outgoing, Service};
 use super::{CALLS, MESSAGE, PATIENCE};
 use crate::proto;
@@ -9,19 +11,16 @@ use crate::proto::functions_server::{Functions, FunctionsServer};
 use crate::proto::instances_server::{Instances, InstancesServer};
 use crate::proto::node_server::{Node, NodeServer};
 use crate::proto::seeds_server::{Seeds, SeedsServer};
+use crate::rarely::Rarely;
 use futures::StreamExt;
 use futures::stream::{BoxStream, Map};
 use prost::Message;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http;
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Name of the trailer that carries [`proto::Error`].
@@ -29,8 +28,6 @@ pub const ERROR: &str = "coppice-error-bin";
 /// Longest text, and longest description by a function, in a trailer, bytes: some clients take no more than 8 KiB of trailers.
 const TEXT: usize = 1 << 10;
 const DESCRIPTION: usize = 3 << 10;
-/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a client may send ahead, per call and per connection.
 const WINDOW: (u32, u32) = (2 << 20, 16 << 20);
 
@@ -48,10 +45,8 @@ pub async fn serve(
             tokio::spawn(async move {
                 match tokio::time::timeout(PATIENCE, Begun::expect(connection)).await {
                     Ok(Ok(begun)) => _ = sender.send(Ok::<_, std::io::Error>(begun)).await,
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "a connection is closed: it does not speak HTTP/2")
-                    }
-                    Err(_) => tracing::warn!("a connection is closed: nothing came over it"),
+                    Ok(Err(error)) => closed(&error.to_string()),
+                    Err(_) => closed("nothing came over it"),
                 }
             });
         }
@@ -60,6 +55,7 @@ pub async fn serve(
         shutdown.await;
         accepting.abort();
     };
+    let room = service.room().clone();
     Server::builder()
         .max_concurrent_streams(u32::try_from(CALLS).ok())
         .max_frame_size(1 << 20)
@@ -67,13 +63,21 @@ pub async fn serve(
         .initial_connection_window_size(WINDOW.1)
         .http2_keepalive_interval(Some(PATIENCE))
         .http2_keepalive_timeout(Some(PATIENCE))
-        .layer(tower::util::MapResponseLayer::new(explained::<tonic::body::Body>))
+        .layer(tower::layer::layer_fn(move |inner| Calls { inner, room: room.clone() }))
         .add_service(FunctionsServer::new(service.clone()).max_decoding_message_size(MESSAGE))
         .add_service(SeedsServer::new(service.clone()).max_decoding_message_size(MESSAGE))
         .add_service(InstancesServer::new(service.clone()).max_decoding_message_size(MESSAGE))
         .add_service(NodeServer::new(service).max_decoding_message_size(MESSAGE))
         .serve_with_incoming_shutdown(ReceiverStream::new(receiver), stop)
         .await
+}
+
+/// A connection was closed before it had said that it speaks HTTP/2.
+fn closed(why: &str) {
+    static CLOSED: Rarely = Rarely::new();
+    if let Some(count) = CLOSED.happened() {
+        tracing::warn!(why, count, "a connection is closed: it does not speak HTTP/2");
+    }
 }
 
 /// An error with what it carries.
@@ -124,7 +128,7 @@ fn shortened(description: &[u8]) -> Vec<u8> {
 }
 
 /// Gives an error that the library answered with, such as for a message that it could not decode, the code that ours would have.
-fn explained<B>(mut response: http::Response<B>) -> http::Response<B> {
+pub(super) fn explained<B>(mut response: http::Response<B>) -> http::Response<B> {
     let headers = response.headers();
     let status =
         headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(|v| Code::from_bytes(v.as_bytes()));
@@ -155,6 +159,7 @@ fn status_headers(error: &FriError, headers: &mut http::HeaderMap) -> Result<(),
 fn incoming_error(status: &Status) -> FriError {
     match status.code() {
         Code::OutOfRange => FriError::TooLarge { what: "a message", limit: MESSAGE as u64 },
+        Code::ResourceExhausted if error_of(status).is_some() => FriError::NO_ROOM,
         Code::Internal if status.message().contains("decode") => {
             FriError::Undecodable(status.message().to_owned())
         }
@@ -325,78 +330,6 @@ impl Node for Service {
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
         one(Service::drain(self, request.into_inner()).await)
-    }
-}
-
-/// A connection whose client has begun as one of HTTP/2 does.
-#[derive(Debug)]
-struct Begun {
-    connection: Connection,
-    /// How much of the beginning, which was read, the library has had.
-    repeated: usize,
-}
-
-impl Begun {
-    async fn expect(mut connection: Connection) -> std::io::Result<Begun> {
-        let mut first = [0; PREFACE.len()];
-        connection.read_exact(&mut first).await?;
-        if &first != PREFACE {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
-        Ok(Begun { connection, repeated: 0 })
-    }
-}
-
-impl Connected for Begun {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}
-
-impl AsyncRead for Begun {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let rest = &PREFACE[self.repeated..];
-        if rest.is_empty() {
-            return Pin::new(&mut self.connection).poll_read(cx, buf);
-        }
-        let n = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..n]);
-        self.repeated += n;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Begun {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.connection.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 

@@ -1,18 +1,18 @@
 //! A Unix socket that is there with its permissions from the first moment on, and connections whose peers have been checked.
 
 use super::access::Access;
+use super::places::{Place, Places};
 use crate::life::LifeError;
 use crate::life::socket::{self, Socket};
+use crate::rarely::Rarely;
 use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Wait after an accept that failed, so that a host without descriptors is not kept busy.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -25,17 +25,17 @@ pub struct Listener {
     /// Removes its name.
     _file: Socket,
     access: Access,
-    slots: Arc<Semaphore>,
+    places: Places,
+    refused: Rarely,
 }
 
 impl Listener {
-    /// Makes the socket, in place of one that an ended daemon has left. `connections` may be open at once.
-    pub fn bind(path: &Path, access: Access, connections: usize) -> std::result::Result<Listener, LifeError> {
+    /// Makes the socket, in place of one that an ended daemon has left.
+    pub fn bind(path: &Path, access: Access, places: Places) -> std::result::Result<Listener, LifeError> {
         let (socket, file) = socket::listen(path, access.mode, access.group)?;
         let socket = UnixListener::from_std(socket)
             .map_err(|source| LifeError::Socket { path: path.to_owned(), source })?;
-        let slots = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
-        Ok(Listener { socket, path: path.to_owned(), _file: file, access, slots })
+        Ok(Listener { socket, path: path.to_owned(), _file: file, access, places, refused: Rarely::new() })
     }
 
     /// The next connection whose peer may use the interface. Others are closed before a byte is read.
@@ -49,15 +49,15 @@ impl Listener {
                     continue;
                 }
             };
-            if let Err(error) = self.access.check(&stream) {
-                tracing::warn!(socket = %self.path.display(), %error, "a connection is refused");
-                continue;
-            }
-            match self.slots.clone().try_acquire_owned() {
-                Ok(slot) => return Connection { stream, slot },
-                Err(_) => {
-                    tracing::warn!(socket = %self.path.display(), "a connection is refused: too many are open")
-                }
+            let error = match self.access.check(&stream) {
+                Ok(_) => match self.places.take() {
+                    Some(place) => return Connection { stream, place },
+                    None => "too many are open".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            if let Some(count) = self.refused.happened() {
+                tracing::warn!(socket = %self.path.display(), error, count, "a connection is refused");
             }
         }
     }
@@ -67,14 +67,19 @@ impl Listener {
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
-    slot: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Connection {
     /// Its two directions, and its place among the open connections.
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf, OwnedSemaphorePermit) {
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf, Place) {
         let (from, to) = self.stream.into_split();
-        (from, to, self.slot)
+        (from, to, self.place)
+    }
+
+    /// Its place among the open connections.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 }
 
@@ -114,22 +119,27 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
     use tokio::io::AsyncReadExt;
 
     const OWN: Access = Access { mode: 0o660, group: None };
+
+    fn one() -> Places {
+        Places::new(1, Duration::from_secs(3600))
+    }
 
     #[tokio::test]
     async fn the_socket_has_its_mode_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let listener = Listener::bind(&path, OWN, 1).unwrap();
+        let listener = Listener::bind(&path, OWN, one()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(matches!(Listener::bind(&path, OWN, 1), Err(LifeError::Listened { .. })));
+        assert!(matches!(Listener::bind(&path, OWN, one()), Err(LifeError::Listened { .. })));
         drop(listener);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(Listener::bind(&dir.path().join("none/a.sock"), OWN, 1).is_err());
-        assert!(Listener::bind(&dir.path().join("x".repeat(200)), OWN, 1).is_err());
+        assert!(Listener::bind(&dir.path().join("none/a.sock"), OWN, one()).is_err());
+        assert!(Listener::bind(&dir.path().join("x".repeat(200)), OWN, one()).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -137,7 +147,7 @@ mod tests {
     async fn connections_beyond_the_bound_are_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let listener = Arc::new(Listener::bind(&path, OWN, 1).unwrap());
+        let listener = Arc::new(Listener::bind(&path, OWN, one()).unwrap());
         let (first, _client) = tokio::join!(listener.accept(), UnixStream::connect(&path));
         let accepting = tokio::spawn({
             let listener = listener.clone();

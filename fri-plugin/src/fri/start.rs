@@ -2,12 +2,15 @@
 
 use super::access::{Access, GroupError};
 use super::listen::Listener;
+use super::places::Places;
 use super::service::{Service, Uploads};
 use super::{grpc, ttrpc};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::life::LifeError;
+use crate::room::Room;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -46,6 +49,8 @@ pub fn start(daemon: &Daemon, config: &Config) -> Result<Served, StartError> {
         directory: config.state.join("uploads"),
         bytes: config.code.zip_bytes,
         layers: config.code.layers,
+        room: Room::new(config.fri.upload_bytes),
+        patience: Duration::from_millis(config.fri.upload_timeout_ms),
     };
     let fail = |path: &PathBuf| {
         let path = path.clone();
@@ -59,13 +64,15 @@ pub fn start(daemon: &Daemon, config: &Config) -> Result<Served, StartError> {
         let mut closing = closing.subscribe();
         async move { _ = closing.wait_for(|c| *c).await }
     };
+    let idle = Duration::from_millis(config.fri.idle_timeout_ms);
+    let places = || Places::new(config.fri.connections, idle);
     let mut transports = JoinSet::new();
     if let Some(path) = config.ttrpc_socket() {
-        let listener = Listener::bind(&path, access, config.fri.connections)?;
+        let listener = Listener::bind(&path, access, places())?;
         transports.spawn(ttrpc::serve(listener, service.clone(), closed()));
     }
     if let Some(path) = config.grpc_socket() {
-        let listener = Listener::bind(&path, access, config.fri.connections)?;
+        let listener = Listener::bind(&path, access, places())?;
         let serving = grpc::serve(listener, service.clone(), closed());
         transports.spawn(async move {
             if let Err(error) = serving.await {

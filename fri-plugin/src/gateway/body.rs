@@ -1,12 +1,11 @@
 //! Bodies of requests: no longer than allowed, not for longer than allowed, and all together within a bound.
 
+use crate::room::{Full, Room, Share};
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use futures::StreamExt;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Of a body that is too long so much is taken and thrown away, so that a client that writes first reads the answer.
 const DISCARDED: usize = 64 << 20;
@@ -29,7 +28,8 @@ pub enum BodyError {
 pub struct Held {
     /// The bytes.
     pub bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    /// Given back with it.
+    pub share: Share,
 }
 
 /// Reads a body.
@@ -38,14 +38,15 @@ pub async fn read(
     body: Body,
     limit: usize,
     time: Duration,
-    room: &Arc<Semaphore>,
+    room: &Room,
 ) -> Result<Held, BodyError> {
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     let reading = async {
         match announced {
             Some(n) if n > limit as u64 => {
-                if n <= DISCARDED as u64 {
+                // A client that asks first is told at once: it is asked for the body by whoever reads it.
+                if n <= DISCARDED as u64 && !headers.contains_key(EXPECT) {
                     discard(body).await;
                 }
                 Err(BodyError::TooLong(n))
@@ -56,14 +57,9 @@ pub async fn read(
     tokio::time::timeout(time, reading).await.unwrap_or(Err(BodyError::TooSlow))
 }
 
-async fn collect(
-    body: Body,
-    limit: usize,
-    announced: usize,
-    room: &Arc<Semaphore>,
-) -> Result<Held, BodyError> {
+async fn collect(body: Body, limit: usize, announced: usize, room: &Room) -> Result<Held, BodyError> {
     let mut stream = body.into_data_stream();
-    let mut share: Option<OwnedSemaphorePermit> = None;
+    let mut share = room.share();
     let (mut first, mut all): (Bytes, Vec<u8>) = (Bytes::new(), Vec::new());
     let mut length = 0;
     while let Some(chunk) = stream.next().await {
@@ -79,12 +75,7 @@ async fn collect(
             }
             return Err(BodyError::TooLong(length as u64 + more as u64));
         }
-        let count = u32::try_from(chunk.len()).map_err(|_| BodyError::TooLong(length as u64))?;
-        let part = room.clone().try_acquire_many_owned(count).map_err(|_| BodyError::NoRoom)?;
-        match &mut share {
-            Some(share) => share.merge(part),
-            none => *none = Some(part),
-        }
+        share.add(chunk.len()).map_err(|Full| BodyError::NoRoom)?;
         if first.is_empty() && all.is_empty() {
             first = chunk;
             continue;
@@ -96,7 +87,7 @@ async fn collect(
         all.extend_from_slice(&chunk);
     }
     let bytes = if all.is_empty() { first } else { all.into() };
-    Ok(Held { bytes, _share: share })
+    Ok(Held { bytes, share })
 }
 
 async fn discard(body: Body) {
@@ -108,7 +99,7 @@ async fn discard(body: Body) {
 mod tests {
     use super::*;
 
-    async fn take(chunks: &[&'static str], limit: usize, room: &Arc<Semaphore>) -> Result<Held, BodyError> {
+    async fn take(chunks: &[&'static str], limit: usize, room: &Room) -> Result<Held, BodyError> {
         let chunks: Vec<Result<&str, std::io::Error>> = chunks.iter().map(|c| Ok(*c)).collect();
         let body = Body::from_stream(futures::stream::iter(chunks));
         read(&HeaderMap::new(), body, limit, Duration::from_secs(5), room).await
@@ -116,17 +107,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_put_together_within_its_limit() {
-        let room = Arc::new(Semaphore::new(10));
+        let room = Room::new(10);
         for (chunks, want) in [(&["abc"][..], "abc"), (&[], ""), (&["a", "", "b", "cd"], "abcd")] {
             assert_eq!(take(chunks, 4, &room).await.unwrap().bytes, want);
         }
         assert_eq!(take(&["abc", "de"], 4, &room).await.unwrap_err(), BodyError::TooLong(5));
-        assert_eq!(room.available_permits(), 10);
+        assert_eq!(room.free(), 10);
     }
 
     #[tokio::test]
     async fn bodies_share_a_bound_and_give_their_share_back() {
-        let room = Arc::new(Semaphore::new(5));
+        let room = Room::new(5);
         let first = take(&["abc", "d"], 9, &room).await.unwrap();
         assert_eq!(take(&["a", "b"], 9, &room).await.unwrap_err(), BodyError::NoRoom);
         drop(first);
@@ -136,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_is_not_waited_for() {
         let body = Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
-        let room = Arc::new(Semaphore::new(5));
+        let room = Room::new(5);
         let result = read(&HeaderMap::new(), body, 9, Duration::from_millis(20), &room).await;
         assert_eq!(result.unwrap_err(), BodyError::TooSlow);
     }

@@ -4,10 +4,12 @@
 
 use super::errors::Refusal;
 use super::name::Target;
+use super::turns::Turns;
 use super::{Gateway, Limits, Shared};
 use crate::daemon::error::{DaemonError, chain};
 use crate::daemon::invoke::Call;
 use crate::metrics::EventCounts;
+use crate::trace::Marks;
 use axum::body::Bytes;
 use seedtree::node::instance::Nowhere;
 use seedtree::runtime::Reply;
@@ -27,7 +29,7 @@ const REFUSED_TRIES: u32 = 66;
 pub struct Events {
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    running: Arc<Semaphore>,
+    turns: Turns,
     counts: EventCounts,
     tasks: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
@@ -40,7 +42,7 @@ impl Events {
         Events {
             places: semaphore(limits.async_queue),
             bytes: semaphore(limits.async_bytes),
-            running: semaphore(limits.async_running.max(1)),
+            turns: Turns::new(limits.async_running, limits.async_function_running),
             counts,
             tasks: Mutex::default(),
             stop: watch::channel(false).0,
@@ -48,7 +50,14 @@ impl Events {
     }
 
     /// Takes an event, which is JSON and whose function is there.
-    pub fn accept(&self, gateway: &Gateway, target: &Target, event: Bytes, id: &str) -> Result<(), Refusal> {
+    pub fn accept(
+        &self,
+        gateway: &Gateway,
+        target: &Target,
+        event: Bytes,
+        id: &str,
+        marks: Option<Marks>,
+    ) -> Result<(), Refusal> {
         let full = |_| {
             self.counts.refused.inc();
             Refusal::too_many(
@@ -65,6 +74,7 @@ impl Events {
             version: target.version,
             id: id.to_owned(),
             event,
+            marks,
             counts: self.counts.clone(),
             retries: gateway.limits.async_retries,
             delay: gateway.limits.async_delay,
@@ -73,10 +83,10 @@ impl Events {
         };
         self.counts.accepted.inc();
         self.counts.waiting.inc();
-        let (running, stopped) = (self.running.clone(), self.stop.subscribe());
+        let (turns, stopped) = (self.turns.clone(), self.stop.subscribe());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(queued.run(running, stopped));
+        tasks.spawn(queued.run(turns, stopped));
         Ok(())
     }
 
@@ -98,6 +108,8 @@ struct Queued {
     version: Option<u64>,
     id: String,
     event: Bytes,
+    /// Of the request that brought it, where requests are traced.
+    marks: Option<Marks>,
     counts: EventCounts,
     retries: u32,
     delay: Duration,
@@ -114,15 +126,19 @@ enum Outcome {
 }
 
 impl Queued {
-    async fn run(mut self, running: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
+    async fn run(mut self, turns: Turns, mut stopped: watch::Receiver<bool>) {
         let (mut failures, mut refusals) = (0, 0);
         loop {
+            let mut marks = self.marks.as_ref().map(Marks::of_event);
             let turn = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stop| *stop) => return,
-                turn = running.acquire() => turn,
+                turn = turns.turn(&self.function) => turn,
             };
-            let outcome = self.once().await;
+            if let Some(marks) = &mut marks {
+                marks.received();
+            }
+            let outcome = self.once(marks).await;
             drop(turn);
             let delay = match outcome {
                 Outcome::Done => return self.settle(|c| c.done.inc()),
@@ -157,11 +173,16 @@ impl Queued {
         }
     }
 
-    async fn once(&self) -> Outcome {
+    async fn once(&self, marks: Option<Marks>) -> Outcome {
         let Some(shared) = self.shared.upgrade() else { return Outcome::Refused(DaemonError::GoingDown) };
         let (function, event, request_id) = (&self.function, &self.event, &self.id);
         let call = Call { function, event, request_id, timeout_ms: None, version: self.version };
-        match shared.daemon.invoke(call, &mut Nowhere).await.result {
+        let result = shared.daemon.invoke(call, &mut Nowhere).await.result;
+        if let (Some(mut marks), Some(tracer)) = (marks, shared.daemon.tracer()) {
+            marks.answered();
+            tracer.invocation(&marks, &self.function, &self.id, &result);
+        }
+        match result {
             Ok(served) => match served.reply {
                 Reply::Error(error) => Outcome::Failed(String::from_utf8_lossy(&error).into_owned()),
                 _ => Outcome::Done,

@@ -116,7 +116,7 @@ fn describe(function: &proto::Function, version: Option<u64>) -> Value {
         "Runtime": spec.runtime,
         "Role": "arn:aws:iam::000000000000:role/coppice",
         "Handler": spec.handler,
-        "CodeSize": 0,
+        "CodeSize": function.code_bytes,
         "Description": spec.description,
         "Timeout": spec.timeout_ms.div_ceil(1000),
         "MemorySize": spec.memory_bytes >> 20,

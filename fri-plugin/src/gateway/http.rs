@@ -90,7 +90,9 @@ async fn answer(gateway: &Gateway, request: Request, id: &str) -> Result<Respons
     let held = read.await.map_err(|e| Refused::of_body(&e))?;
     let peer = head.extensions.get::<Peer>().copied();
     let event = http_event::event(&head, &name, &raw_path, &held.bytes, peer, id);
-    drop(held);
+    // The event has at least these bytes, until it is answered.
+    let body::Held { bytes, share: _share } = held;
+    drop(bytes);
     if let Some(marks) = &mut marks {
         marks.received();
     }

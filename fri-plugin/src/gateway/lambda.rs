@@ -120,7 +120,7 @@ async fn answer(
         Kind::Event => {
             seedtree::tree::check_event(&event)
                 .map_err(|e| Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), name))?;
-            gateway.events.accept(gateway, &target, event, id)?;
+            gateway.events.accept(gateway, &target, event, id, marks)?;
             return Ok(with_version(StatusCode::ACCEPTED.into_response(), &target, None));
         }
     }

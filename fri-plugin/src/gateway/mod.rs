@@ -16,8 +16,10 @@ mod name;
 mod server;
 mod start;
 mod times;
+mod turns;
 
 use crate::daemon::Daemon;
+use crate::room::Room;
 use axum::Router;
 use axum::routing::{any, get, post};
 use events::Events;
@@ -28,7 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 /// Bounds of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,6 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Longest event of an asynchronous one, bytes.
     pub async_event_bytes: usize,
-    /// Bytes of all requests' bodies together.
-    pub buffered_bytes: usize,
     /// Open connections; more wait to be accepted.
     pub connections: usize,
     /// Time for the head of a request, and for a connection without one.
@@ -53,6 +52,8 @@ pub struct Limits {
     pub async_bytes: usize,
     /// Asynchronous events that run at once.
     pub async_running: usize,
+    /// Of these, how many of one function.
+    pub async_function_running: usize,
     /// How often an asynchronous event whose function has failed is tried again.
     pub async_retries: u32,
     /// Before the first of these tries; twice as long before the second.
@@ -66,7 +67,6 @@ impl Default for Limits {
         Limits {
             event_bytes: seedtree::runtime::MAX_PAYLOAD,
             async_event_bytes: 1 << 20,
-            buffered_bytes: 512 << 20,
             connections: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
@@ -74,6 +74,7 @@ impl Default for Limits {
             async_queue: 1000,
             async_bytes: 64 << 20,
             async_running: 16,
+            async_function_running: 8,
             async_retries: 2,
             async_delay: Duration::from_secs(60),
             drain: Duration::from_secs(30),
@@ -87,7 +88,7 @@ struct Shared {
     daemon: Daemon,
     limits: Limits,
     events: Events,
-    buffered: Arc<Semaphore>,
+    buffered: Room,
     stopping: AtomicBool,
 }
 
@@ -102,7 +103,7 @@ pub async fn serve(
 ) {
     let shared = Arc::new(Shared {
         events: Events::new(&limits, daemon.metrics().events()),
-        buffered: Arc::new(Semaphore::new(limits.buffered_bytes.min(Semaphore::MAX_PERMITS))),
+        buffered: daemon.room().clone(),
         stopping: AtomicBool::new(false),
         daemon,
         limits,
@@ -134,7 +135,7 @@ pub async fn serve_metrics(daemon: Daemon, listener: TcpListener, shutdown: impl
         Limits { connections: 64, drain: Duration::from_secs(1), async_running: 1, ..Limits::default() };
     let shared = Arc::new(Shared {
         events: Events::new(&limits, daemon.metrics().events()),
-        buffered: Arc::new(Semaphore::new(0)),
+        buffered: Room::new(0),
         stopping: AtomicBool::new(false),
         daemon,
         limits,

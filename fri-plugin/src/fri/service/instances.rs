@@ -54,7 +54,7 @@ impl Service {
             Some(Part::Chunk(chunk)) => payload::chunk(chunk),
             _ => Err(FriError::Malformed(NO_CHUNK)),
         });
-        let event = payload::collect(head.payload, rest).await?;
+        let event = self.0.intake.collect(head.payload, rest).await?;
         let timeout_ms = (head.timeout_ms > 0).then_some(head.timeout_ms);
         let target = Target::Function(head.function);
         self.run(Asked { target, request_id, timeout_ms, event }, head.logs).await
@@ -74,7 +74,7 @@ impl Service {
             Some(Part::Chunk(chunk)) => payload::chunk(chunk),
             _ => Err(FriError::Malformed(NO_CHUNK)),
         });
-        let event = payload::collect(head.payload, rest).await?;
+        let event = self.0.intake.collect(head.payload, rest).await?;
         let timeout_ms = (head.timeout_ms > 0).then_some(head.timeout_ms);
         let target = Target::Instance(head.id);
         self.run(Asked { target, request_id, timeout_ms, event }, head.logs).await

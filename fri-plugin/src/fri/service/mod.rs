@@ -14,9 +14,11 @@ mod upload;
 
 use super::error::FriError;
 use crate::daemon::Daemon;
+use crate::room::Room;
 use futures::stream::BoxStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Messages that come from a client.
@@ -33,6 +35,10 @@ pub struct Uploads {
     pub bytes: u64,
     /// Most layers of a function.
     pub layers: usize,
+    /// Bytes of all archives that are there.
+    pub room: Room,
+    /// Time between two messages of a deploy.
+    pub patience: Duration,
 }
 
 /// The services. A handle: copies are of the same one.
@@ -43,18 +49,26 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     daemon: Daemon,
     uploads: Uploads,
+    intake: payload::Intake,
     closing: watch::Sender<bool>,
 }
 
 impl Service {
-    /// The services of a daemon. What an earlier daemon has left in the directory for uploads is removed.
+    /// The services of a daemon. Makes the directory for uploads.
     pub fn new(daemon: Daemon, uploads: Uploads) -> std::io::Result<Service> {
         upload::prepare(&uploads.directory)?;
-        Ok(Service(Arc::new(Inner { daemon, uploads, closing: watch::Sender::new(false) })))
+        let time = Duration::from_millis(daemon.config().fri.event_timeout_ms);
+        let intake = payload::Intake { room: daemon.room().clone(), time };
+        Ok(Service(Arc::new(Inner { daemon, uploads, intake, closing: watch::Sender::new(false) })))
     }
 
     fn daemon(&self) -> &Daemon {
         &self.0.daemon
+    }
+
+    /// The bound on the bytes of events.
+    pub(crate) fn room(&self) -> &Room {
+        &self.0.intake.room
     }
 
     /// Ends what would never end by itself: logs that are followed, seeds that are watched.

@@ -7,6 +7,7 @@ use crate::fri::error::FriError;
 use crate::proto::archive::Kind;
 use crate::proto::deploy_request::Part;
 use crate::proto::{DeployRequest, FunctionSpec};
+use crate::room::{Full, Share};
 use futures::StreamExt;
 use prost::bytes::Bytes;
 use std::io::Write;
@@ -14,17 +15,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::{NamedTempFile, TempPath};
 
-/// Makes the directory, and removes what an earlier daemon has left in it.
+/// Makes the directory. What an earlier daemon has left in it is [`crate::life::Life::reconcile`]'s.
 pub fn prepare(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(UPLOAD.as_bytes()) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
 }
 
 /// A function's description and archives as they came. The archives are removed when this is dropped.
@@ -33,6 +27,8 @@ pub struct Received {
     pub spec: FunctionSpec,
     code: TempPath,
     layers: Vec<TempPath>,
+    /// Of the bound on archives, as long as they are there.
+    _shares: Vec<Share>,
 }
 
 impl Received {
@@ -51,24 +47,27 @@ impl Received {
 struct Archive {
     file: NamedTempFile,
     bytes: u64,
+    share: Share,
 }
 
 impl Archive {
     async fn begin(uploads: &Uploads) -> Result<Archive, FriError> {
         let directory = uploads.directory.clone();
         let made = blocking(move || tempfile::Builder::new().prefix(UPLOAD).tempfile_in(directory)).await?;
-        Ok(Archive { file: made, bytes: 0 })
+        Ok(Archive { file: made, bytes: 0, share: uploads.room.share() })
     }
 
-    async fn write(self, chunk: Bytes, limit: u64) -> Result<Archive, FriError> {
+    async fn write(mut self, chunk: Bytes, limit: u64) -> Result<Archive, FriError> {
         let bytes = self.bytes.saturating_add(chunk.len() as u64);
         if bytes > limit {
             return Err(FriError::TooLarge { what: "an archive", limit });
         }
+        let full = |Full| FriError::NoRoom { what: "archives", key: "fri.upload_bytes" };
+        self.share.add(chunk.len()).map_err(full)?;
         // Given up here, the file is removed by the thread that writes to it.
         let mut file = self.file;
         let file = blocking(move || file.write_all(&chunk).map(|()| file)).await?;
-        Ok(Archive { file, bytes })
+        Ok(Archive { file, bytes, share: self.share })
     }
 }
 
@@ -81,13 +80,13 @@ async fn blocking<T: Send + 'static>(
 
 /// Takes a deploy's messages to their end.
 pub async fn receive(uploads: &Uploads, mut input: Incoming<DeployRequest>) -> Result<Received, FriError> {
-    let Some(Part::Spec(spec)) = part(&mut input).await? else {
+    let Some(Part::Spec(spec)) = part(uploads, &mut input).await? else {
         return Err(FriError::Malformed("the first message of a deploy must be the function's description"));
     };
     let mut code = None;
     let mut layers: Vec<Archive> = Vec::new();
     let mut current = Kind::Unspecified;
-    while let Some(part) = part(&mut input).await? {
+    while let Some(part) = part(uploads, &mut input).await? {
         match part {
             Part::Spec(_) => {
                 return Err(FriError::Malformed("a deploy has the function's description once"));
@@ -120,12 +119,16 @@ pub async fn receive(uploads: &Uploads, mut input: Incoming<DeployRequest>) -> R
     let Some(code) = code else {
         return Err(FriError::Malformed("a deploy needs an archive with the function's code"));
     };
-    let path = |archive: Archive| archive.file.into_temp_path();
-    Ok(Received { spec, code: path(code), layers: layers.into_iter().map(path).collect() })
+    let (mut paths, shares): (Vec<_>, Vec<_>) =
+        layers.into_iter().chain([code]).map(|a| (a.file.into_temp_path(), a.share)).unzip();
+    // It was the last.
+    let code = paths.pop().ok_or(FriError::Internal)?;
+    Ok(Received { spec, code, layers: paths, _shares: shares })
 }
 
-async fn part(input: &mut Incoming<DeployRequest>) -> Result<Option<Part>, FriError> {
-    match input.next().await {
+async fn part(uploads: &Uploads, input: &mut Incoming<DeployRequest>) -> Result<Option<Part>, FriError> {
+    let late = FriError::TooSlow { what: "the deploy's next message", key: "fri.upload_timeout_ms" };
+    match tokio::time::timeout(uploads.patience, input.next()).await.map_err(|_| late)? {
         None => Ok(None),
         Some(Err(error)) => Err(error),
         Some(Ok(request)) => match request.part {
@@ -139,6 +142,7 @@ async fn part(input: &mut Incoming<DeployRequest>) -> Result<Option<Part>, FriEr
 mod tests {
     use super::*;
     use crate::proto;
+    use crate::room::Room;
     use futures::stream;
 
     fn archive(kind: Kind) -> Part {
@@ -149,8 +153,13 @@ mod tests {
         Part::Chunk(Bytes::from_static(bytes))
     }
 
+    fn uploads(dir: &Path) -> Uploads {
+        let patience = std::time::Duration::from_millis(500);
+        Uploads { directory: dir.to_owned(), bytes: 8, layers: 2, room: Room::new(12), patience }
+    }
+
     async fn received(dir: &Path, parts: Vec<Option<Part>>) -> Result<Received, FriError> {
-        let uploads = Uploads { directory: dir.to_owned(), bytes: 8, layers: 2 };
+        let uploads = uploads(dir);
         let input = parts.into_iter().map(|part| Ok(DeployRequest { part }));
         receive(&uploads, stream::iter(input).boxed()).await
     }
@@ -210,16 +219,42 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_goes_away_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let uploads = Uploads { directory: dir.path().to_owned(), bytes: 8, layers: 2 };
+        let uploads = uploads(dir.path());
         let parts = [Part::Spec(FunctionSpec::default()), archive(Kind::Code), chunk(b"x")];
         let input = stream::iter(parts.map(|part| Ok(DeployRequest { part: Some(part) })));
         let forever = input.chain(stream::pending()).boxed();
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(100), receive(&uploads, forever));
         assert!(waiting.await.is_err());
         assert_eq!(left(dir.path()), 0);
-        // What a killed daemon has left goes with the next one.
-        std::fs::write(dir.path().join("upload-old"), "").unwrap();
-        prepare(dir.path()).unwrap();
+        assert_eq!(uploads.room.free(), 12);
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_stalls_is_ended_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = uploads(dir.path());
+        let parts = [Part::Spec(FunctionSpec::default()), archive(Kind::Code), chunk(b"x")];
+        let input = stream::iter(parts.map(|part| Ok(DeployRequest { part: Some(part) })));
+        let error = receive(&uploads, input.chain(stream::pending()).boxed()).await.unwrap_err();
+        assert_eq!(error.code(), "Request.TooSlow");
+        assert_eq!((left(dir.path()), uploads.room.free()), (0, 12));
+    }
+
+    #[tokio::test]
+    async fn archives_on_disk_share_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = uploads(dir.path());
+        let deploy = || {
+            let parts = [Part::Spec(FunctionSpec::default()), archive(Kind::Code), chunk(b"12345678")];
+            receive(&uploads, stream::iter(parts.map(|part| Ok(DeployRequest { part: Some(part) }))).boxed())
+        };
+        let first = deploy().await.unwrap();
+        let error = deploy().await.unwrap_err();
+        assert_eq!((error.code(), error.status()), ("Node.Overloaded", tonic::Code::ResourceExhausted));
+        assert_eq!(left(dir.path()), 1);
+        drop(first);
+        assert_eq!(uploads.room.free(), 12);
+        drop(deploy().await.unwrap());
         assert_eq!(left(dir.path()), 0);
     }
 }

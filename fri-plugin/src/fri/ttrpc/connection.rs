@@ -8,7 +8,10 @@ use crate::fri::CALLS;
 use crate::fri::MESSAGE;
 use crate::fri::error::FriError;
 use crate::fri::listen::Connection;
+use crate::fri::places::Place;
 use crate::fri::service::{Incoming, Service};
+use crate::rarely::Rarely;
+use crate::room::Share;
 use futures::{FutureExt, StreamExt, stream};
 use prost::bytes::Bytes;
 use std::collections::HashMap;
@@ -20,16 +23,20 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use ttrpc::proto::{
     Codec, FLAG_NO_DATA, FLAG_REMOTE_CLOSED, FLAG_REMOTE_OPEN, MESSAGE_TYPE_DATA, MESSAGE_TYPE_REQUEST,
-    Request,
+    MessageHeader, Request,
 };
 
 /// Messages of a call that wait for it, and frames that wait for being sent: bounds for what one connection holds.
 const WAITING: usize = 4;
+/// Connections that were closed for what came over them.
+static CLOSED: Rarely = Rarely::new();
 /// Most that is read at once; a longer payload is read into its place.
 const READ: usize = 16 << 10;
 
+/// A message of a call, and its share of the bound on bytes until the call has taken it.
+type Waiting = (Result<Bytes, FriError>, Share);
 /// A call under way.
-type Open = Option<mpsc::Sender<Result<Bytes, FriError>>>;
+type Open = Option<mpsc::Sender<Waiting>>;
 
 struct Calls {
     service: Service,
@@ -39,6 +46,7 @@ struct Calls {
     tasks: JoinSet<u32>,
     output: mpsc::Sender<Frame>,
     draining: bool,
+    place: Place,
 }
 
 /// What is wrong with a frame. The connection ends.
@@ -46,11 +54,12 @@ struct Violation(u32, FriError);
 
 /// Serves a connection to its end.
 pub async fn run(connection: Connection, service: Service, mut stop: watch::Receiver<bool>) {
-    let (from, to, _slot) = connection.into_split();
+    let (from, to, place) = connection.into_split();
     let (output, frames) = mpsc::channel(WAITING);
     let mut writer = tokio::spawn(write::run(to, frames));
     let mut from = BufReader::with_capacity(READ, from);
-    let mut calls = Calls { service, open: HashMap::new(), tasks: JoinSet::new(), output, draining: false };
+    let (open, tasks) = (HashMap::new(), JoinSet::new());
+    let mut calls = Calls { service, open, tasks, output, draining: false, place: place.clone() };
     loop {
         tokio::select! {
             // Waits for a frame's first byte: nothing is lost where another branch is taken.
@@ -59,7 +68,9 @@ pub async fn run(connection: Connection, service: Service, mut stop: watch::Rece
                     break;
                 }
                 if let Err(Violation(stream, error)) = calls.next(&mut from).await {
-                    tracing::warn!(%error, "a connection is closed");
+                    if let Some(count) = CLOSED.happened() {
+                        tracing::warn!(%error, count, "a connection is closed");
+                    }
                     let _ = calls.output.send(Frame::error(stream, &error)).await;
                     break;
                 }
@@ -70,6 +81,8 @@ pub async fn run(connection: Connection, service: Service, mut stop: watch::Rece
                 }
             }
             _ = &mut writer => return,
+            // It was idle, and another one has its place.
+            () = place.given_away() => calls.draining = true,
             () = async { _ = stop.wait_for(|stop| *stop).await }, if !calls.draining => calls.draining = true,
         }
         if calls.draining && calls.tasks.is_empty() {
@@ -77,14 +90,20 @@ pub async fn run(connection: Connection, service: Service, mut stop: watch::Rece
         }
     }
     drop(calls);
+    drop(place);
     // The last answers are on their way; the writer itself sees to it that this does not take for ever.
     let _ = writer.await;
 }
 
 impl Calls {
     async fn next(&mut self, from: &mut (impl AsyncRead + Unpin)) -> Result<(), Violation> {
-        let frame = match read(from).await {
+        let mut share = self.service.room().share();
+        let frame = match read(from, &mut share).await {
             Ok(frame) => frame,
+            Err(Broken::NoRoom(header)) => {
+                self.refuse(header).await;
+                return Ok(());
+            }
             Err(Broken::TooLong(stream)) => {
                 return Err(Violation(
                     stream,
@@ -105,7 +124,7 @@ impl Calls {
                 Err(error) => Err(Violation(stream, FriError::Undecodable(error.to_string()))),
             },
             MESSAGE_TYPE_DATA => {
-                self.data(stream, flags, frame.payload).await;
+                self.data(stream, flags, (Ok(frame.payload), share)).await;
                 Ok(())
             }
             _ => violation("a client sends requests and data"),
@@ -113,14 +132,26 @@ impl Calls {
     }
 
     /// A message of a call. What comes for one that has ended already is not wanted any more.
-    async fn data(&mut self, stream: u32, flags: u8, payload: Bytes) {
+    async fn data(&mut self, stream: u32, flags: u8, message: Waiting) {
         let Some(open) = self.open.get_mut(&stream) else { return };
         if let (Some(sender), false) = (&open, flags & FLAG_NO_DATA != 0) {
-            let _ = sender.send(Ok(payload)).await;
+            let _ = sender.send(message).await;
         }
         if flags & FLAG_REMOTE_CLOSED != 0 {
             *open = None;
         }
+    }
+
+    /// A frame for which there was no room: its call fails.
+    async fn refuse(&mut self, header: MessageHeader) {
+        if header.type_ == MESSAGE_TYPE_DATA {
+            let sender = self.open.get_mut(&header.stream_id).and_then(Option::take);
+            if let Some(sender) = sender {
+                let _ = sender.send((Err(FriError::NO_ROOM), self.service.room().share())).await;
+            }
+            return;
+        }
+        let _ = self.output.send(Frame::error(header.stream_id, &FriError::NO_ROOM)).await;
     }
 
     async fn begin(&mut self, stream: u32, flags: u8, request: Request) -> Result<(), Violation> {
@@ -148,9 +179,12 @@ impl Calls {
         let is_open = flags & FLAG_REMOTE_OPEN != 0 && flags & FLAG_REMOTE_CLOSED == 0;
         let more = is_open && matches!(method, Method::Duplex(_));
         self.open.insert(stream, more.then_some(sender));
-        let input = stream::iter(first.clone().map(Ok)).chain(ReceiverStream::new(receiver)).boxed();
+        let rest = ReceiverStream::new(receiver).map(|(message, _share)| message);
+        let input = stream::iter(first.clone().map(Ok)).chain(rest).boxed();
         let (service, output) = (self.service.clone(), self.output.clone());
+        let under_way = self.place.call();
         self.tasks.spawn(async move {
+            let _under_way = under_way;
             let work = AssertUnwindSafe(call(method, service, stream, first, input, &output)).catch_unwind();
             let ended = match limit {
                 Some(limit) => tokio::time::timeout(limit, work).await,

@@ -2,6 +2,7 @@
 
 use crate::fri::error::FriError;
 use crate::fri::{MESSAGE, PATIENCE};
+use crate::room::Share;
 use prost::bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
@@ -24,17 +25,22 @@ pub enum Broken {
     Gone(&'static str),
     /// The frame of this stream is longer than a message may be.
     TooLong(u32),
+    /// There is no room for it; it was read to its end and thrown away.
+    NoRoom(MessageHeader),
 }
 
-/// Reads a frame whose first byte has come.
-pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Broken> {
-    match timeout(PATIENCE, read_all(from)).await {
+/// Frames up to this need no room, bytes: a connection has a buffer of that size anyway.
+const SMALL: usize = 16 << 10;
+
+/// Reads a frame whose first byte has come. A long one takes its bytes of the share.
+pub async fn read(from: &mut (impl AsyncRead + Unpin), share: &mut Share) -> Result<Frame, Broken> {
+    match timeout(PATIENCE, read_all(from, share)).await {
         Ok(result) => result,
         Err(_) => Err(Broken::Gone("a frame does not come to its end")),
     }
 }
 
-async fn read_all(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Broken> {
+async fn read_all(from: &mut (impl AsyncRead + Unpin), share: &mut Share) -> Result<Frame, Broken> {
     let gone = |_| Broken::Gone("the client went away");
     let mut head = [0; MESSAGE_HEADER_LENGTH];
     from.read_exact(&mut head).await.map_err(gone)?;
@@ -42,6 +48,14 @@ async fn read_all(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Broken> 
     let length = usize::try_from(header.length).unwrap_or(usize::MAX);
     if length > MESSAGE {
         return Err(Broken::TooLong(header.stream_id));
+    }
+    if length > SMALL && share.add(length).is_err() {
+        let mut rest = from.take(u64::from(header.length));
+        let thrown_away = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        return Err(match thrown_away {
+            Ok(n) if n == u64::from(header.length) => Broken::NoRoom(header),
+            _ => Broken::Gone("the client went away in the middle of a frame"),
+        });
     }
     let mut payload = BytesMut::with_capacity(length);
     while payload.len() < length {
@@ -102,18 +116,37 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::Room;
+
+    fn share() -> Share {
+        Room::new(0).share()
+    }
+
+    #[tokio::test]
+    async fn a_long_frame_without_room_is_passed_over() {
+        let frames = [Frame::data(1, vec![7; SMALL + 1].into()), Frame::data(3, Bytes::from_static(b"next"))];
+        let bytes = frames.map(|frame| [frame.head(), frame.payload.to_vec()].concat()).concat();
+        let mut from = bytes.as_slice();
+        let first = read(&mut from, &mut share()).await;
+        assert!(matches!(first, Err(Broken::NoRoom(header)) if header.stream_id == 1));
+        assert_eq!(read(&mut from, &mut share()).await.unwrap().payload, "next");
+        let room = Room::new(SMALL as u64 + 1);
+        let mut share = room.share();
+        read(&mut bytes.as_slice(), &mut share).await.unwrap();
+        assert_eq!(room.free(), 0);
+    }
 
     #[tokio::test]
     async fn frames_come_back_as_they_went() {
         let frame = Frame::data(7, Bytes::from_static(b"payload"));
         let bytes = [frame.head(), frame.payload.to_vec()].concat();
-        let back = read(&mut bytes.as_slice()).await.unwrap();
+        let back = read(&mut bytes.as_slice(), &mut share()).await.unwrap();
         assert_eq!((back.header, back.payload), (frame.header, frame.payload));
         for n in 0..bytes.len() {
-            assert!(matches!(read(&mut &bytes[..n]).await, Err(Broken::Gone(_))), "{n} bytes");
+            assert!(matches!(read(&mut &bytes[..n], &mut share()).await, Err(Broken::Gone(_))), "{n} bytes");
         }
         let long = MessageHeader { length: u32::MAX, stream_id: 9, type_: 1, flags: 0 };
-        assert!(matches!(read(&mut Vec::from(long).as_slice()).await, Err(Broken::TooLong(9))));
+        assert!(matches!(read(&mut Vec::from(long).as_slice(), &mut share()).await, Err(Broken::TooLong(9))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,6 +154,6 @@ mod tests {
         let (mut ours, theirs) = tokio::io::duplex(64);
         tokio::io::AsyncWriteExt::write_all(&mut ours, &[0; 5]).await.unwrap();
         let mut theirs = theirs;
-        assert!(matches!(read(&mut theirs).await, Err(Broken::Gone(_))));
+        assert!(matches!(read(&mut theirs, &mut share()).await, Err(Broken::Gone(_))));
     }
 }

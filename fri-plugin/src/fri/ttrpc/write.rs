@@ -60,7 +60,7 @@ mod tests {
             }
         });
         for (n, size) in (0..).zip(sizes) {
-            let frame = read(&mut theirs).await.unwrap();
+            let frame = read(&mut theirs, &mut crate::room::Room::new(1 << 20).share()).await.unwrap();
             assert_eq!((frame.header.stream_id, frame.payload.len()), (n, size));
         }
         sending.await.unwrap();
