@@ -95,9 +95,9 @@ fn frames_against_the_protocol_get_an_error_and_the_end() {
         (frame(1, 9, 0, b""), one(1, "Request.Malformed")),
         (frame(1, 1, 0, &[0xff; 8]), one(1, "Request.Malformed")),
         (long, one(5, "Request.TooLarge")),
-        // The stream of a call that is under way.
+        // The stream of a call that is under way: it waits for its first message.
         (
-            [frame(1, 1, 2, &request("Instances/Invoke", b"")), frame(1, 1, 0, &status)].concat(),
+            [frame(1, 1, 6, &request("Instances/Invoke", b"")), frame(1, 1, 0, &status)].concat(),
             one(1, "Request.Malformed"),
         ),
     ] {

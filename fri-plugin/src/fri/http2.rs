@@ -26,7 +26,9 @@ impl Begun {
         let mut first = [0; PREFACE.len()];
         let place = connection.place().clone();
         tokio::select! {
-            read = connection.read_exact(&mut first) => _ = read?,
+            read = connection.read_exact(&mut first) => {
+                read?;
+            }
             () = place.given_away() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
         }
         if &first != PREFACE {
