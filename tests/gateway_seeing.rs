@@ -255,5 +255,9 @@ fn a_request_is_one_trace_from_the_gateway_to_the_end() {
     assert!(event["invoke"].kind() == SpanKind::Consumer && event.contains_key("run"), "{event:?}");
     let (waiting, run) = (&event["waiting"], &event["run"]);
     assert!(waiting.end_time_unix_nano <= run.start_time_unix_nano);
-    assert_eq!(spans.len(), first.len() + failed.len() + event.len(), "the request that was not sampled is traced");
+    assert_eq!(
+        spans.len(),
+        first.len() + failed.len() + event.len(),
+        "the request that was not sampled is traced"
+    );
 }

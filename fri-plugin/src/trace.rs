@@ -126,7 +126,14 @@ impl Marks {
     }
 
     fn new(origin: Origin, parent: Context) -> Marks {
-        Marks { wall: SystemTime::now(), start: Instant::now(), received: None, answered: None, parent, origin }
+        Marks {
+            wall: SystemTime::now(),
+            start: Instant::now(),
+            received: None,
+            answered: None,
+            parent,
+            origin,
+        }
     }
 
     /// Its body is here, or its turn.
