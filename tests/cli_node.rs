@@ -344,3 +344,35 @@ fn every_command_has_help_with_an_example() {
         assert!(text.contains("--json") && text.contains("--socket"), "{args:?}: {text}");
     }
 }
+
+/// On a terminal a function's output is text: what it would tell the terminal to do is shown.
+#[test]
+fn a_function_does_not_write_to_the_operators_terminal() {
+    const HOSTILE: &str = "print('\\x1b]0;owned\\x07while imported', flush=True)\n\
+        def handler(event, context):\n\
+        \x20   print('\\x1b[2Jprinted', flush=True)\n\
+        \x20   raise ValueError('\\x1b[1Aerror')\n";
+    const TERMINAL: &str =
+        "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let daemon = Coppiced::start(Options::default());
+    let dir = code(HOSTILE);
+    let shown = |args: &[&str]| {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", TERMINAL]).arg(coppice().get_program()).args(args);
+        command.env("COPPICE_SOCKET", daemon.grpc()).env("TERM", "dumb");
+        finish(&mut command, b"", LIMIT).text()
+    };
+    let deploy =
+        ["deploy", text(dir.path()), "--name", "f", "--runtime", "python", "--handler", "app.handler"];
+    let deployed = shown(&deploy);
+    assert!(deployed.contains("\\u{1b}]0;owned\\u{7}while imported"), "{deployed:?}");
+    let called = shown(&["call", "f"]);
+    assert!(called.contains("\\u{1b}[2Jprinted") && called.contains("\\u{1b}[1Aerror"), "{called:?}");
+    let logs = shown(&["logs", "f"]);
+    assert!(logs.contains("\\u{1b}[2Jprinted"), "{logs:?}");
+    for text in [called, logs] {
+        assert!(!text.contains('\x1b'), "{text:?}");
+    }
+    // A pipe gets what was printed.
+    assert!(good(&daemon, &["logs", "f"]).contains("\x1b[2Jprinted"));
+}

@@ -64,6 +64,11 @@ fn a_configuration_that_is_wrong_is_refused_before_anything_is_made() {
         ("runtimes = [\"ruby\"]", &["ruby", "python", "node"]),
         ("this is not TOML", &["line"]),
         ("state = \"relative\"", &["state", "absolute"]),
+        ("state = \"/\"", &["state", "directory of the daemon's own"]),
+        ("rootfs = \"/nowhere\"", &["rootfs", "/nowhere", "programs of the runtimes"]),
+        ("hidden = [\"/nowhere\"]", &["hidden", "/nowhere", "leave it out"]),
+        ("runtimes = [\"python\", \"python\"]", &["runtimes", "python", "once"]),
+        ("[fri]\ngroup = \"no-such-group\"", &["fri.group", "no-such-group", "groupadd"]),
     ];
     for (config, words) in cases {
         attempt.says(config, words);

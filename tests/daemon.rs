@@ -5,11 +5,12 @@ mod support;
 use fri_plugin::fri::client::ClientError;
 use fri_plugin::proto;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 use support::daemon::{Coppiced, Options, block_on, python};
 use support::left::{descriptors, eventually};
-use support::{LIMIT, finish};
+use support::{LIMIT, finish, fresh_dir};
 
 fn answer(daemon: &Coppiced, function: &str, event: &str) -> Value {
     let (end, bytes) = daemon.invoke(function, event).unwrap_or_else(|e| panic!("{e}: {}", daemon.log()));
@@ -248,6 +249,10 @@ fn a_function_does_not_see_what_else_is_deployed() {
                 found += [os.path.join(top, n) for n in dirs + files]\n    return [os.path.isdir(event), found]\n";
     daemon.deploy(python("look"), &[("app.py", look)]).unwrap();
     let state = daemon.state();
+    // For everybody to read, so that it is not for its mode that it is not seen.
+    for shown in [&state, state.parent().unwrap()] {
+        std::fs::set_permissions(shown, PermissionsExt::from_mode(0o755)).unwrap();
+    }
     for path in [&state, &state.join("code"), &state.join("../state")] {
         let there = *path != state.join("code");
         assert_eq!(
@@ -316,5 +321,96 @@ fn what_a_function_failed_is_counted_where_it_is_listed() {
         daemon.client().await.seeds().delete(request).await.unwrap();
     });
     assert_eq!(function(&daemon, "f").state, "shrunk");
+    assert!(daemon.stop().success());
+}
+
+/// Tries to read files and to list directories: what it got of each, or its errno.
+const READS: &str = "import os\ndef handler(event, context):\n    found = {}\n    for path in event:\n        try:\n            \
+                     found[path] = sorted(os.listdir(path)) if os.path.isdir(path) else open(path, 'rb').read(4).decode('latin1')\n        \
+                     except OSError as e: found[path] = e.errno\n    return found\n";
+
+#[test]
+fn a_function_does_not_read_the_hosts_secrets() {
+    const EACCES: i32 = 13;
+    const ENOENT: i32 = 2;
+    let host = fresh_dir("host");
+    let path = |name: &str| host.path().join(name).into_os_string().into_string().unwrap();
+    let make = |name: &str, mode: u32| {
+        if name.contains("dir") {
+            std::fs::create_dir(path(name)).unwrap();
+            std::fs::write(path(&format!("{name}/key")), "secret").unwrap();
+        } else {
+            std::fs::write(path(name), "text").unwrap();
+        }
+        std::fs::set_permissions(path(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    for (name, mode) in [
+        ("for-all", 0o644),
+        ("own", 0o600),
+        ("dir-for-all", 0o755),
+        ("dir-own", 0o700),
+        ("hidden", 0o644),
+        ("hidden-dir", 0o755),
+    ] {
+        make(name, mode);
+    }
+    let hidden = [path("hidden"), path("hidden-dir")];
+    let mut daemon =
+        Coppiced::start(Options { keys: format!("hidden = {hidden:?}\n"), ..Options::default() });
+    daemon.deploy(python("reads"), &[("app.py", READS)]).unwrap();
+    let names =
+        ["for-all", "own", "dir-for-all", "dir-own", "dir-own/key", "hidden", "hidden-dir", "hidden-dir/key"];
+    let mut asked: Vec<String> = names.iter().map(|n| path(n)).collect();
+    asked.extend(["/etc/shadow", "/root", "/etc/passwd"].map(str::to_owned));
+    let got = answer(&daemon, "reads", &json!(asked).to_string());
+    assert_eq!(got[path("for-all")], "text");
+    assert_eq!(got[path("own")], EACCES);
+    assert_eq!(got[path("dir-for-all")], json!(["key"]));
+    assert_eq!((&got[path("dir-own")], &got[path("dir-own/key")]), (&json!([]), &json!(ENOENT)));
+    assert_eq!(got[path("hidden")], EACCES);
+    assert_eq!((&got[path("hidden-dir")], &got[path("hidden-dir/key")]), (&json!([]), &json!(ENOENT)));
+    assert_eq!(got["/etc/passwd"].as_str().map(str::len), Some(4), "{got}");
+    if std::fs::metadata("/etc/shadow").is_ok_and(|m| m.permissions().mode() & 0o4 == 0) {
+        assert_eq!(got["/etc/shadow"], EACCES);
+    }
+    if std::fs::metadata("/root").is_ok_and(|m| m.permissions().mode() & 0o5 == 0) {
+        assert_eq!(got["/root"], json!([]));
+    }
+    assert!(daemon.log().contains("the host's files"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+    // The operator may say otherwise.
+    let mut daemon = Coppiced::start(Options { keys: "public_only = false\n".into(), ..Options::default() });
+    daemon.deploy(python("reads"), &[("app.py", READS)]).unwrap();
+    assert_eq!(answer(&daemon, "reads", &json!([path("own")]).to_string())[path("own")], "text");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn sandboxes_are_known_by_what_they_are() {
+    let mut daemon = Coppiced::start(Options::default());
+    let long = "x".repeat(64);
+    daemon.deploy(python(&long), &[("app.py", &says("long"))]).unwrap();
+    let keeps = proto::FunctionSpec { keep_alive: 1, ..python("keeps") };
+    daemon.deploy(keeps, &[("app.py", &says("kept"))]).unwrap();
+    assert_eq!(answer(&daemon, "keeps", "1"), json!(["kept", 1]));
+    let titles = || {
+        let title = |pid: i32| {
+            let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let text =
+                |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches(['\0', '\n']).to_owned();
+            (text(&read("cmdline")), text(&read("comm")))
+        };
+        daemon.sandboxes().into_iter().map(title).collect::<std::collections::BTreeSet<_>>()
+    };
+    let pair = |command: &str, name: &str| (format!("coppice-sandbox: {command}"), name.to_owned());
+    let expected = [
+        pair("seed L0 os", "L0 os"),
+        pair("seed L1 python", "L1 python"),
+        pair("seed L2 keeps", "L2 keeps"),
+        pair(&format!("seed L2 {long}"), &format!("L2 {}", "x".repeat(12))),
+        pair("instance keeps", "keeps"),
+    ];
+    assert!(eventually(|| titles() == expected.clone().into()), "{:?}", titles());
     assert!(daemon.stop().success());
 }

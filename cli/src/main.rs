@@ -9,16 +9,15 @@ use std::process::ExitCode;
 /// Prints a line on stdout; where that fails (a full disk, a reader that is gone) the command ends with an error, not a panic.
 macro_rules! say {
     ($($argument:tt)*) => {{
-        use std::io::Write;
-        anyhow::Context::context(writeln!(std::io::stdout(), $($argument)*), "cannot write to standard output")?
+        let written = crate::output::line(&mut std::io::stdout(), format_args!($($argument)*));
+        anyhow::Context::context(written, "cannot write to standard output")?
     }};
 }
 
 /// Prints a line on stderr. Nobody can be told when that fails, and it is no reason to fail.
 macro_rules! tell {
     ($($argument:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($argument)*);
+        let _ = crate::output::line(&mut std::io::stderr(), format_args!($($argument)*));
     }};
 }
 
@@ -27,6 +26,7 @@ mod failure;
 mod limits;
 mod mounts;
 mod node;
+mod output;
 mod peers;
 mod report;
 mod signals;

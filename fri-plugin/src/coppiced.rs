@@ -9,7 +9,7 @@ use crate::trace::LogForm;
 use crate::{fri, gateway};
 use clap::{Parser, Subcommand};
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,16 +84,32 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     // Dropped after the runtime, and so after every sandbox: until then nobody else gets the directories.
     let life = Life::begin(&config.state, &config.run)?;
     life.reconcile();
+    warn_of_shared_files(&config);
     let config = Config { state: life.state().to_owned(), run: life.run().to_owned(), ..config };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, Sandboxes { mark: life.mark(), ..Sandboxes::default() }))
 }
 
 fn load(path: Option<PathBuf>) -> Result<Config, config::ConfigError> {
-    match path {
-        Some(path) => Config::load(&path),
-        None if PathBuf::from(config::PATH).exists() => Config::load(config::PATH.as_ref()),
-        None => Ok(Config::default()),
+    let config = match path {
+        Some(path) => Config::load(&path)?,
+        None if PathBuf::from(config::PATH).exists() => Config::load(config::PATH.as_ref())?,
+        None => Config::default(),
+    };
+    config.check_host()?;
+    Ok(config)
+}
+
+/// Functions are not strangers to the host's files where its root directory is theirs too.
+fn warn_of_shared_files(config: &Config) {
+    use std::os::unix::fs::MetadataExt;
+    let node = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    if !config.public_only {
+        tracing::warn!(rootfs = %config.rootfs.display(), "functions can read all files in rootfs that this daemon can: public_only is off");
+    } else if node(&config.rootfs) == node("/".as_ref()) {
+        tracing::warn!(
+            "functions can read the host's files that everybody may: rootfs is /, see rootfs and hidden in the configuration"
+        );
     }
 }
 
@@ -107,7 +123,11 @@ async fn serve(config: Config, sandboxes: Sandboxes) -> Result<(), Box<dyn Error
     };
     systemd::status("booting the OS seed");
     let daemon = Daemon::start(config, sandboxes).await?;
-    let _watchdog = systemd::watchdog(|| true);
+    let pulse = daemon.node().pulse();
+    let _watchdog = systemd::watchdog(move || {
+        let pulse = pulse.clone();
+        async move { pulse.answers().await }
+    });
     let gateway = gateway::start(&daemon, daemon.config()).await?;
     let served = fri::start::start(&daemon, daemon.config())?;
     tokio::select! {

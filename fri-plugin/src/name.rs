@@ -1,20 +1,34 @@
 //! Names that users give: of functions, layers and aliases.
 
+use seedtree::runtime::Runtime;
+
 /// Longest name, bytes: AWS Lambda's limit for a function.
 pub const LONGEST: usize = 64;
 
 /// Not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not a name: it has 1 to 64 letters, digits, - and _ (ASCII)")]
-pub struct NameError {
-    /// What was given, cut where it is long.
-    pub given: String,
+pub enum NameError {
+    /// It has other characters, or too many.
+    #[error("{given:?} is not a name: it has 1 to 64 letters, digits, - and _ (ASCII)")]
+    Form {
+        /// What was given, cut where it is long.
+        given: String,
+    },
+    /// It is a seed's of the node's own.
+    #[error("{given} is the name of a seed of the node's own: give the function another one")]
+    Reserved {
+        /// What was given.
+        given: String,
+    },
 }
 
 impl NameError {
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
-        "Request.Name"
+        match self {
+            NameError::Form { .. } => "Request.Name",
+            NameError::Reserved { .. } => "Request.NameReserved",
+        }
     }
 }
 
@@ -24,13 +38,34 @@ pub fn check(name: &str) -> Result<(), NameError> {
     if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
         return Ok(());
     }
-    Err(NameError { given: name.chars().take(LONGEST + 1).collect() })
+    Err(NameError::Form { given: name.chars().take(LONGEST + 1).collect() })
+}
+
+/// Checks the name of a function: its seed stands beside those of the node's own, whose names are `os` and the runtimes'.
+pub fn check_function(name: &str) -> Result<(), NameError> {
+    check(name)?;
+    if name == "os" || Runtime::named(name).is_some() {
+        return Err(NameError::Reserved { given: name.to_owned() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{NameError, check, check_function};
     use proptest::prelude::*;
+
+    #[test]
+    fn seeds_of_the_nodes_own_have_their_names_to_themselves() {
+        for reserved in ["os", "python", "node", "provided"] {
+            assert_eq!(check(reserved), Ok(()));
+            assert!(matches!(check_function(reserved), Err(NameError::Reserved { .. })), "{reserved}");
+        }
+        for fine in ["python3", "Node", "os-", "nodejs"] {
+            assert_eq!(check_function(fine), Ok(()), "{fine}");
+        }
+        assert!(matches!(check_function("../f"), Err(NameError::Form { .. })));
+    }
 
     #[test]
     fn names_are_those_of_lambda() {

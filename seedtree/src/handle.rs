@@ -5,6 +5,7 @@ use crate::proto::{Event, Failure, ForkSpec, Request, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 /// Errors of talking to a sandbox process.
@@ -120,6 +121,7 @@ impl Seed {
     pub(crate) fn spawn(exe: &Path, env: &[(String, String)]) -> Result<(Child, Channel), HandleError> {
         let (ours, theirs) = Channel::pair()?;
         let child = std::process::Command::new(exe)
+            .arg0(format!("{:<1$}", crate::sandbox::COMMAND, crate::sandbox::COMMAND_BYTES))
             .arg(crate::sandbox::ROLE_ARGUMENT)
             .envs(env.iter().cloned())
             .stdin(std::process::Stdio::from(theirs.into_fd()))

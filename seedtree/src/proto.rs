@@ -10,8 +10,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub enum Step {
     /// Mount the root directory (the next descriptor of the message).
     Root {
-        /// Directories that appear empty in it, by device and inode number.
-        hidden: Vec<(u64, u64)>,
+        /// What of it the guest may see.
+        shown: guest::vfs::Shown,
     },
     /// Start a program that then waits for work.
     Start {
@@ -59,6 +59,8 @@ pub struct ForkSpec {
     pub id: String,
     /// What for.
     pub role: Role,
+    /// Whose it is, for ps(1) and top(1): the level and name of a seed, or the name of a function.
+    pub name: String,
     /// What to do first.
     pub steps: Vec<Step>,
     /// Memory limit, bytes; `None` keeps the seed's.

@@ -20,6 +20,11 @@ use vmm::sandbox::{RunOptions, Sandbox, Stop};
 /// The argument by which a binary of ours is told to be a sandbox process; its channel is then its standard input.
 pub const ROLE_ARGUMENT: &str = "__sandbox";
 
+/// First word of the command line of a sandbox process.
+pub const COMMAND: &str = "coppice-sandbox";
+/// Room for a command line with a function's name in it, bytes: a process keeps the room that its arguments had at first.
+pub(crate) const COMMAND_BYTES: usize = 120;
+
 /// Runs the sandbox role if this process was started for it, and never returns then. Call it first in `main`.
 pub fn run_if_asked() {
     if std::env::args_os().nth(1).is_some_and(|a| a == ROLE_ARGUMENT) {
@@ -33,6 +38,7 @@ pub fn run_if_asked() {
 
 /// Life of a sandbox process from its boot on; returns its exit status.
 fn main(channel: Channel) -> i32 {
+    entitle(Role::Seed, "L0 os");
     // Die with the process that owns the tree, even if it is killed.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     if let Ok(null) = std::fs::File::open("/dev/null") {
@@ -49,6 +55,12 @@ fn main(channel: Channel) -> i32 {
             1
         }
     }
+}
+
+/// Shows in ps(1) and top(1) what this process is: `coppice-sandbox: seed L2 hello`, and in few bytes `L2 hello`.
+fn entitle(role: Role, name: &str) {
+    let what = if role == Role::Seed { "seed" } else { "instance" };
+    vmm::title::set(&format!("{COMMAND}: {what} {name}"), name);
 }
 
 /// An error with all of its causes in one line.
@@ -145,6 +157,7 @@ impl Process {
         let born = now();
         let (Some(channel), Some(stderr)) = (fds.pop_front(), fds.pop_front()) else { return End::Exit(2) };
         self.channel = Channel::from_fd(channel);
+        entitle(spec.role, &spec.name);
         let mut phases = Phases { clone: born.saturating_sub(received), ..Phases::default() };
         self.redirect(&stderr);
         let outcome = match spec.role {
@@ -204,12 +217,12 @@ impl Process {
         let start = now();
         for step in &spec.steps {
             match step {
-                Step::Root { hidden } => {
+                Step::Root { shown } => {
                     let root = fds
                         .pop_front()
                         .ok_or_else(|| Failure::Machine("no root directory was sent".into()))?;
                     let mut kernel = self.sandbox.kernel();
-                    kernel.hide(hidden.clone());
+                    kernel.show_only(shown.clone());
                     let mounted = kernel.mount_root(root);
                     mounted.map_err(|e| Failure::Start {
                         path: "the root directory".into(),

@@ -201,11 +201,12 @@ impl Tree {
         let Some(os) = &self.os else { return Err(TreeError::Protocol) };
         let what = format!("starting the {} runtime", runtime.name());
         let Some(start) = runtime.start(&self.config.env, &self.config.rootfs) else { return Ok(()) };
-        let steps = vec![Step::Root { hidden: Vec::new() }, start];
+        let steps = vec![Step::Root { shown: guest::vfs::Shown::default() }, start];
         let (id, memory, cpus) = (String::new(), None, None);
         let spec = ForkSpec {
             id,
             role: Role::Seed,
+            name: format!("L1 {}", runtime.name()),
             steps,
             memory,
             cpus,
@@ -228,7 +229,7 @@ impl Tree {
         let mut steps = Vec::new();
         let (parent, root) = match (function.runtime, &self.language, &self.os) {
             (Runtime::Provided, _, Some(os)) => {
-                steps.push(Step::Root { hidden: Vec::new() });
+                steps.push(Step::Root { shown: guest::vfs::Shown::default() });
                 steps.push(function.start(&self.config.env, &self.config.rootfs));
                 (os, Some(self.root.as_fd()))
             }
@@ -242,6 +243,7 @@ impl Tree {
         let spec = ForkSpec {
             id: format!("{}-fn-{}", std::process::id(), function.name),
             role: Role::Seed,
+            name: format!("L2 {}", function.name),
             steps: steps.clone(),
             memory: Some(function.memory),
             cpus: Some(function.cpus),
@@ -339,7 +341,12 @@ impl Tree {
                         let start = function.start(&self.config.env, &self.config.rootfs);
                         (
                             seed,
-                            vec![Step::Root { hidden: Vec::new() }, start, import.clone(), invoke.clone()],
+                            vec![
+                                Step::Root { shown: guest::vfs::Shown::default() },
+                                start,
+                                import.clone(),
+                                invoke.clone(),
+                            ],
                             Some(self.root.as_fd()),
                         )
                     }
@@ -349,6 +356,7 @@ impl Tree {
             let spec = ForkSpec {
                 id: id.clone(),
                 role: Role::Instance,
+                name: function.name.clone(),
                 steps,
                 memory: Some(function.memory),
                 cpus: Some(function.cpus),
@@ -438,6 +446,7 @@ impl Tree {
             let spec = ForkSpec {
                 id,
                 role: Role::Spare,
+                name: function.name.clone(),
                 steps: Vec::new(),
                 memory: Some(function.memory),
                 cpus: Some(function.cpus),

@@ -29,6 +29,7 @@ pub mod signal;
 pub mod stats;
 pub mod stub;
 pub mod threads;
+pub mod title;
 pub mod vcpu;
 pub mod vdso;
 

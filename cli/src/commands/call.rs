@@ -2,13 +2,13 @@
 
 use super::invoke::read_event;
 use crate::node::{EXIT_REFUSED, Socket, refused};
+use crate::output;
 use fri_plugin::fri::CHUNK;
 use fri_plugin::fri::client::ClientError;
 use fri_plugin::proto;
 use fri_plugin::proto::invoke_request::Part;
 use fri_plugin::proto::invoke_response::Part as Answer;
 use serde_json::{Value, json};
-use std::io::Write;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         let mut bytes = Vec::new();
         while let Some(message) = answers.message().await.map_err(refused)? {
             match message.part {
-                Some(Answer::Log(log)) => _ = std::io::stderr().write_all(&log),
+                Some(Answer::Log(log)) => _ = output::bytes(&mut std::io::stderr(), &log),
                 Some(Answer::Chunk(chunk)) => bytes.extend_from_slice(&chunk),
                 Some(Answer::End(end)) => return finished(args.json, &end, &bytes),
                 None => {}

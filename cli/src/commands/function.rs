@@ -2,7 +2,7 @@
 
 use super::logs;
 use crate::node::upload::{Shown, follow};
-use crate::node::{Socket, refused, show};
+use crate::node::{Socket, each, refused, show};
 use fri_plugin::proto;
 
 /// Arguments.
@@ -89,17 +89,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             Ok(0)
         }),
         Command::Rm { names, common } => common.socket.run(common.json, async |client| {
-            for name in names {
-                let request = proto::RemoveFunctionRequest { name: name.clone() };
-                client.functions().remove(request).await.map_err(refused)?;
-                if !common.json {
-                    say!("{name} is removed");
-                }
-            }
-            if common.json {
-                say!("{}", serde_json::json!({"ok": true, "removed": names}));
-            }
-            Ok(0)
+            let remove = async |name| client.functions().remove(proto::RemoveFunctionRequest { name }).await;
+            each(names, common.json, "removed", remove).await
         }),
         Command::Logs(args) => logs::of_function(args),
         Command::Rollback { name, to, common } => common.socket.run(common.json, async |client| {

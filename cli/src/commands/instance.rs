@@ -1,7 +1,7 @@
 //! `coppice instance`: what is forked from the seeds.
 
 use super::function::Common;
-use crate::node::{refused, show};
+use crate::node::{each, refused, show};
 use fri_plugin::proto;
 
 /// Arguments.
@@ -47,17 +47,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             Ok(0)
         }),
         Command::Kill { ids, common } => common.socket.run(common.json, async |client| {
-            for id in ids {
-                let request = proto::DestroyRequest { id: id.clone() };
-                client.instances().destroy(request).await.map_err(refused)?;
-                if !common.json {
-                    say!("{id} is ended");
-                }
-            }
-            if common.json {
-                say!("{}", serde_json::json!({"ok": true, "ended": ids}));
-            }
-            Ok(0)
+            let end = async |id| client.instances().destroy(proto::DestroyRequest { id }).await;
+            each(ids, common.json, "ended", end).await
         }),
     }
 }

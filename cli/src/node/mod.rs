@@ -47,6 +47,25 @@ impl Socket {
     }
 }
 
+/// Does something to each of some things, and says so: `ended` is the word for it.
+pub async fn each<T>(
+    things: &[String],
+    as_json: bool,
+    ended: &str,
+    mut act: impl AsyncFnMut(String) -> Result<T, tonic::Status>,
+) -> anyhow::Result<u8> {
+    for thing in things {
+        act(thing.clone()).await.map_err(refused)?;
+        if !as_json {
+            say!("{thing} is {ended}");
+        }
+    }
+    if as_json {
+        say!("{}", json!({"ok": true, ended: things}));
+    }
+    Ok(0)
+}
+
 /// The error of a call, for `?`.
 pub fn refused(status: tonic::Status) -> ClientError {
     status.into()

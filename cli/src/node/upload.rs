@@ -10,7 +10,7 @@ use fri_plugin::proto::deploy_event::Event;
 use fri_plugin::proto::deploy_request::Part;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -114,7 +114,7 @@ impl Shown {
 
     fn printed(&self, bytes: &[u8]) {
         let write = || {
-            let _ = std::io::stderr().write_all(bytes);
+            let _ = crate::output::bytes(&mut std::io::stderr(), bytes);
         };
         match &self.bar {
             Some(bar) => bar.suspend(write),

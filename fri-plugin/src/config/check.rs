@@ -2,6 +2,7 @@
 
 use super::values::size;
 use super::{Config, ConfigError};
+use crate::fri::access::Access;
 use seedtree::reclaim::policies;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -50,6 +51,22 @@ impl Config {
         absolute("state", &self.state)?;
         absolute("run", &self.run)?;
         absolute("rootfs", &self.rootfs)?;
+        for (key, path) in [("state", &self.state), ("run", &self.run)] {
+            // What is in it is the daemon's to remove, and no guest sees the state.
+            if path.file_name().is_none() || self.rootfs.starts_with(path) {
+                let allowed = "must be a directory of the daemon's own, such as /var/lib/coppice: not /, and none that rootfs is in";
+                return Err(refuse(key, format!("\"{}\"", path.display()), allowed));
+            }
+        }
+        for path in &self.hidden {
+            absolute("hidden", path)?;
+        }
+        for (n, runtime) in self.runtimes.iter().enumerate() {
+            if self.runtimes[..n].contains(runtime) {
+                let allowed = "is there twice: name each runtime once";
+                return Err(refuse("runtimes", format!("{:?}", runtime.name()), allowed));
+            }
+        }
         number("fork_queue", self.fork_queue, 1..=65_536)?;
         number("replicas", self.replicas, 1..=16)?;
         number("grow_timeout_ms", self.grow_timeout_ms, 100..=HOUR)?;
@@ -103,6 +120,26 @@ impl Config {
             return Err(refuse("traces.otlp", format!("{url:?}"), allowed));
         }
         number("traces.sample", self.traces.sample, 0.0..=1.0)
+    }
+
+    /// Whether what it names is there on this host: before anything is made.
+    pub fn check_host(&self) -> Result<(), ConfigError> {
+        let there = |key, path: &Path, directory: bool, advice: &str| {
+            let shown = || format!("\"{}\"", path.display());
+            match std::fs::metadata(path) {
+                Ok(meta) if meta.is_dir() || !directory => Ok(()),
+                Ok(_) => Err(refuse(key, shown(), format!("is not a directory: {advice}"))),
+                Err(error) => Err(refuse(key, shown(), format!("cannot be used ({error}): {advice}"))),
+            }
+        };
+        there("rootfs", &self.rootfs, true, "name the directory that has the programs of the runtimes")?;
+        for path in &self.hidden {
+            there("hidden", path, false, "name what is there when the daemon starts, or leave it out")?;
+        }
+        let group = &self.fri.group;
+        let access = Access::for_group(group, self.fri.mode);
+        access.map_err(|error| refuse("fri.group", format!("{group:?}"), error.to_string()))?;
+        Ok(())
     }
 
     fn check_fri(&self) -> Result<(), ConfigError> {

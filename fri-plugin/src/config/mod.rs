@@ -61,6 +61,10 @@ pub struct Config {
     pub run: PathBuf,
     /// Root directory of the guests.
     pub rootfs: PathBuf,
+    /// Show guests only what everybody may see of it.
+    pub public_only: bool,
+    /// Directories that guests see empty, and files that they cannot read.
+    pub hidden: Vec<PathBuf>,
     /// Runtimes with a seed at start.
     pub runtimes: Vec<Runtime>,
     /// Record working sets and prefill them.
@@ -260,6 +264,8 @@ impl Default for Config {
             state: "/var/lib/coppice".into(),
             run: "/run/coppice".into(),
             rootfs: "/".into(),
+            public_only: true,
+            hidden: Vec::new(),
             runtimes: vec![Runtime::Python, Runtime::Node],
             prefill: true,
             fork_queue: 256,

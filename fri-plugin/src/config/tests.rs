@@ -61,6 +61,11 @@ fn a_key_that_there_is_not_is_named() {
 fn a_value_outside_of_its_bounds_names_its_key() {
     let cases = [
         ("state = \"state\"", "state"),
+        ("state = \"/\"", "state"),
+        ("run = \"/..\"", "run"),
+        ("state = \"/srv\"\nrootfs = \"/srv/root\"", "state"),
+        ("runtimes = [\"node\", \"python\", \"node\"]", "runtimes"),
+        ("hidden = [\"home\"]", "hidden"),
         ("fork_queue = 0", "fork_queue"),
         ("[functions]\nmemory = \"1 KiB\"", "functions.memory"),
         ("[functions]\nmemory = \"11 GiB\"", "functions.memory"),
@@ -84,6 +89,27 @@ fn a_value_outside_of_its_bounds_names_its_key() {
     }
     let long = format!("run = \"/{}\"", "a".repeat(100));
     assert!(matches!(parse(&long), Err(ConfigError::Value { key: "fri.ttrpc", .. })));
+}
+
+#[test]
+fn what_is_not_on_this_host_names_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gone, file) = (dir.path().join("gone"), dir.path().join("file"));
+    std::fs::write(&file, "").unwrap();
+    let cases = [
+        (format!("rootfs = {gone:?}"), "rootfs"),
+        (format!("rootfs = {file:?}"), "rootfs"),
+        (format!("hidden = [{gone:?}]"), "hidden"),
+        ("[fri]\ngroup = \"no-such-group\"".to_owned(), "fri.group"),
+    ];
+    for (text, expected) in cases {
+        match parse(&text).unwrap().check_host() {
+            Err(ConfigError::Value { key, .. }) => assert_eq!(key, expected),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    let fine = format!("rootfs = {:?}\nhidden = [{file:?}, \"/proc\"]", dir.path());
+    parse(&fine).unwrap().check_host().unwrap();
 }
 
 #[test]

@@ -58,7 +58,7 @@ const LEAST_MEMORY: u64 = 16 << 20;
 
 /// Checks a description, and fills in what it leaves open.
 pub fn checked(spec: &proto::FunctionSpec, limits: &Functions) -> Result<Spec, DaemonError> {
-    crate::name::check(&spec.name).map_err(|e| refuse("name", e.to_string()))?;
+    crate::name::check_function(&spec.name).map_err(|e| refuse("name", e.to_string()))?;
     let runtime = runtime_named(&spec.runtime)?;
     let text = |field, text: &str, most: usize| {
         let fine = text.len() <= most && !text.contains('\0');
@@ -168,6 +168,7 @@ mod tests {
     fn what_is_out_of_bounds_is_named() {
         assert_eq!(refused(|s| s.name = "../f".into()), "name");
         assert_eq!(refused(|s| s.name = String::new()), "name");
+        assert_eq!(refused(|s| s.name = "python".into()), "name");
         assert_eq!(refused(|s| s.runtime = "cobol".into()), "runtime");
         assert_eq!(refused(|s| s.memory_bytes = 1), "memory");
         assert_eq!(refused(|s| s.memory_bytes = u64::MAX), "memory");

@@ -47,7 +47,8 @@ impl Daemon {
         let node = Node::plant(NodeConfig {
             rootfs: config.rootfs.clone(),
             // Functions' code and environments, with their secrets, are no other function's to read.
-            hidden: vec![config.state.clone()],
+            hidden: std::iter::once(&config.state).chain(&config.hidden).cloned().collect(),
+            public_only: config.public_only,
             env: config.env.clone().into_iter().collect(),
             prefill: config.prefill,
             fork_queue: config.fork_queue,

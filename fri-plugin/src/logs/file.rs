@@ -1,5 +1,6 @@
 //! The files: `STATE/logs/NAME.jsonl`, one JSON object a line, and `NAME.jsonl.1`, which was that before it had its bytes.
 
+use super::backwards::Backwards;
 use super::line::Line;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -176,8 +177,8 @@ fn collect(dir: &Path, functions: &BTreeSet<String>) {
 pub fn last(dir: &Path, name: &str, lines: usize) -> Vec<Line> {
     let mut found: Vec<Line> = Vec::new();
     for extension in [EXTENSION, OLDER] {
-        let text = std::fs::read(dir.join(name).with_extension(extension)).unwrap_or_default();
-        let parsed = text.split(|b| *b == b'\n').rev().filter_map(|line| serde_json::from_slice(line).ok());
+        let file = File::open(dir.join(name).with_extension(extension)).and_then(Backwards::open);
+        let parsed = file.into_iter().flatten().filter_map(|line| serde_json::from_slice(&line).ok());
         found.extend(parsed.take(lines - found.len()));
         if found.len() >= lines {
             break;

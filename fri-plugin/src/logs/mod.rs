@@ -4,6 +4,7 @@
 //! as have the two files that take turns, and a function has a rate beyond which lines are dropped and counted. Nothing here waits for
 //! the disk or for a reader on the way of a request: what the writer or a follower cannot take in time is dropped for them, and counted.
 
+mod backwards;
 mod file;
 mod line;
 mod request;

@@ -26,7 +26,7 @@ impl Kernel {
             return Ok(fd.clone());
         }
         let path = path.clone();
-        let opened = Arc::new(self.vfs.below_root(|root| lower::open_file(root, &path))?);
+        let opened = Arc::new(self.vfs.below_root(|root, shown| lower::open_file(root, &path, shown))?);
         self.vfs.remember_fd(id, &opened);
         Ok(opened)
     }

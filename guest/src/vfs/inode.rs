@@ -247,8 +247,8 @@ pub struct Vfs {
     #[serde(skip)]
     pub(super) root_fd: Option<Arc<OwnedFd>>,
     pub(super) mounted: bool,
-    /// Directories of the host, by device and inode number, that appear empty below the root.
-    pub(super) hidden: Vec<(u64, u64)>,
+    /// What of the host is for the guest to see, below the root.
+    pub(super) shown: super::lower::Shown,
     /// Inodes whose lower descriptor is open.
     #[serde(skip)]
     host_fds: BTreeSet<InodeId>,
@@ -438,13 +438,13 @@ impl Vfs {
     /// without a root.
     pub(super) fn below_root<T>(
         &mut self,
-        f: impl Fn(BorrowedFd<'_>) -> Result<T, Errno>,
+        f: impl Fn(BorrowedFd<'_>, &super::lower::Shown) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let root = self.root_fd.clone().ok_or(Errno::EIO)?;
-        match f(root.as_fd()) {
+        match f(root.as_fd(), &self.shown) {
             Err(Errno::ENFILE) => {
                 self.close_idle_fds();
-                f(root.as_fd())
+                f(root.as_fd(), &self.shown)
             }
             other => other,
         }

@@ -148,7 +148,7 @@ impl Kernel {
     /// Makes what a directory is known to hold what it holds on the host now.
     pub(super) fn live_list(&mut self, dir: InodeId) -> Result<(), Errno> {
         let (base, path) = self.live_path(dir)?;
-        let lines = lower::list(base.as_fd(), &path)?;
+        let lines = lower::list(base.as_fd(), &path, &lower::Shown::default())?;
         let now: std::collections::BTreeSet<&[u8]> = lines.iter().map(|(n, ..)| n.as_slice()).collect();
         let d = self.vfs.dir(dir)?;
         let lost: Vec<(Vec<u8>, Option<InodeId>)> = d

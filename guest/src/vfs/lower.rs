@@ -5,10 +5,28 @@
 
 use super::Stat;
 use super::inode::{S_IFDIR, S_IFMT, S_IFREG};
+use super::path::{MAY_EXEC, MAY_READ};
 use crate::errno::Errno;
 use crate::num::low32;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What of the lower tree is for the guest to see. By default, all that this process may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Device and inode numbers of directories that appear empty, and of files that cannot be read, wherever they are met.
+    pub hidden: Vec<(u64, u64)>,
+    /// Only what everybody may see on the host, as its mode bits for others say. The root directory itself is what was chosen to be shown.
+    pub public_only: bool,
+}
+
+impl Shown {
+    /// Whether `needed`, permission bits of others, are there for something that is not hidden.
+    pub(super) fn allows(&self, stat: &Stat, needed: u32) -> bool {
+        !self.hidden.contains(&(stat.dev, stat.ino)) && (!self.public_only || stat.mode & needed == needed)
+    }
+}
 
 pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
@@ -59,20 +77,25 @@ pub fn stat(root: BorrowedFd<'_>, path: &[u8]) -> Result<(Stat, Option<Vec<u8>>)
     Ok((stat, link))
 }
 
-/// Opens a regular file for reading. EACCES when it is something else by now.
-pub fn open_file(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+/// Opens a regular file for reading. EACCES when it is something else by now, or not for the guest to see: what counts is what was opened.
+pub fn open_file(root: BorrowedFd<'_>, path: &[u8], shown: &Shown) -> Result<OwnedFd, Errno> {
     let fd = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    if stat_fd(fd.as_fd())?.mode & S_IFMT != S_IFREG {
+    let stat = stat_fd(fd.as_fd())?;
+    if stat.mode & S_IFMT != S_IFREG || !shown.allows(&stat, MAY_READ) {
         return Err(Errno::EACCES);
     }
     Ok(fd)
 }
 
-/// Names in a directory: (name, inode number, DT_ type), without `.` and `..`.
-pub fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<(Vec<u8>, u64, u8)>, Errno> {
+/// Names in a directory: (name, inode number, DT_ type), without `.` and `..`. EACCES where they are not for the guest to see.
+pub fn list(root: BorrowedFd<'_>, path: &[u8], shown: &Shown) -> Result<Vec<(Vec<u8>, u64, u8)>, Errno> {
     let fd = open(root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    if stat_fd(fd.as_fd())?.mode & S_IFMT != S_IFDIR {
+    let stat = stat_fd(fd.as_fd())?;
+    if stat.mode & S_IFMT != S_IFDIR {
         return Err(Errno::ENOTDIR);
+    }
+    if !path.is_empty() && !shown.allows(&stat, MAY_READ | MAY_EXEC) {
+        return Err(Errno::EACCES);
     }
     let mut out = Vec::new();
     for entry in rustix::fs::Dir::new(fd)? {
@@ -85,4 +108,126 @@ pub fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<(Vec<u8>, u64, u8)>
         out.push((name.to_vec(), entry.ino(), kind));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inode::Kind;
+    use super::*;
+    use crate::abi::AT_FDCWD;
+    use crate::kernel::{Kernel, Limits};
+    use crate::platform::fake::FakePlatform;
+    use linux_raw_sys::general as g;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+
+    fn kernel(root: &Path, shown: Shown) -> Kernel {
+        let platform = std::sync::Arc::new(FakePlatform::new(64 << 20));
+        let mut k = Kernel::new(platform, Limits::default()).unwrap();
+        k.show_only(shown);
+        k.mount_root(fs::File::open(root).unwrap().into()).unwrap();
+        k
+    }
+
+    /// The first byte of a file.
+    fn read(k: &mut Kernel, path: &str) -> Result<u8, Errno> {
+        let file = k.open_path(0, AT_FDCWD, path.as_bytes(), g::O_RDONLY, 0)?;
+        let super::super::FileKind::Inode(id) = k.files.get(file).unwrap().kind else { panic!("{path}") };
+        let mut byte = [0];
+        k.inode_read(id, 0, &mut byte)?;
+        Ok(byte[0])
+    }
+
+    fn list(k: &mut Kernel, path: &str) -> Result<Vec<String>, Errno> {
+        let dir = k.lookup_dir(0, path.as_bytes())?;
+        let lines = k.inode_readdir(dir, 2, 100)?;
+        Ok(lines.into_iter().map(|l| String::from_utf8(l.name).unwrap()).collect())
+    }
+
+    fn tree() -> tempfile::TempDir {
+        // 0700, as temporary directories are: what was chosen for the root is shown.
+        let top = tempfile::tempdir().unwrap();
+        let make = |path: &str, mode: u32| {
+            let path = top.path().join(path);
+            if path.extension().is_none() {
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join("file"), "x").unwrap();
+            } else {
+                fs::write(&path, "x").unwrap();
+            }
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        for (path, mode) in [("all.f", 0o604), ("own.f", 0o640), ("program.f", 0o711)] {
+            make(path, mode);
+        }
+        for (path, mode) in
+            [("open", 0o755), ("own", 0o750), ("search", 0o711), ("names", 0o744), ("tmp", 0o700)]
+        {
+            make(path, mode);
+        }
+        std::os::unix::fs::symlink("own/file", top.path().join("link")).unwrap();
+        top
+    }
+
+    #[test]
+    fn a_guest_sees_what_everybody_may() {
+        let top = tree();
+        let mut k = kernel(top.path(), Shown { public_only: true, ..Shown::default() });
+        for good in ["/all.f", "/open/file", "/search/file"] {
+            assert_eq!(read(&mut k, good), Ok(b'x'), "{good}");
+        }
+        for secret in ["/own.f", "/program.f"] {
+            assert_eq!(read(&mut k, secret), Err(Errno::EACCES), "{secret}");
+            // A root of its own may say that it is for all; the host has not.
+            let walk = k.resolve(0, AT_FDCWD, secret.as_bytes(), true).unwrap();
+            k.vfs.inode_mut(walk.inode.unwrap()).unwrap().stat.mode |= 0o777;
+            assert_eq!(read(&mut k, secret), Err(Errno::EACCES), "{secret}");
+            let changing = k.open_path(0, AT_FDCWD, secret.as_bytes(), g::O_RDWR, 0);
+            assert_eq!(changing, Err(Errno::EACCES), "{secret}");
+        }
+        for secret in ["/own/file", "/names/file", "/tmp/file", "/link"] {
+            assert_eq!(read(&mut k, secret), Err(Errno::ENOENT), "{secret}");
+        }
+        for empty in ["/own", "/names", "/tmp"] {
+            assert_eq!(list(&mut k, empty), Ok(Vec::new()), "{empty}");
+        }
+        assert_eq!(list(&mut k, "/search"), Err(Errno::EACCES));
+        assert_eq!(list(&mut k, "/open"), Ok(vec!["file".to_owned()]));
+        assert!(list(&mut k, "/").unwrap().contains(&"own".to_owned()));
+        // Their places are the guest's to use.
+        let new = k.open_path(0, AT_FDCWD, b"/own/new", g::O_WRONLY | g::O_CREAT, 0o600);
+        assert!(new.is_ok(), "{new:?}");
+        let over = k.open_path(0, AT_FDCWD, b"/own.f", g::O_WRONLY | g::O_TRUNC, 0).unwrap();
+        let super::super::FileKind::Inode(id) = k.files.get(over).unwrap().kind else { panic!() };
+        assert!(matches!(k.vfs.inode(id).unwrap().kind, Kind::File(_)));
+    }
+
+    #[test]
+    fn a_file_whose_mode_has_changed_since_it_was_looked_up_stays_closed() {
+        let top = tree();
+        let mut k = kernel(top.path(), Shown { public_only: true, ..Shown::default() });
+        k.resolve(0, AT_FDCWD, b"/all.f", true).unwrap();
+        fs::set_permissions(top.path().join("all.f"), PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(read(&mut k, "/all.f"), Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn what_is_hidden_is_hidden_under_every_name() {
+        let top = tree();
+        fs::hard_link(top.path().join("all.f"), top.path().join("open/other.f")).unwrap();
+        let node = |path: &str| {
+            let meta = fs::metadata(top.path().join(path)).unwrap();
+            (meta.dev(), meta.ino())
+        };
+        let hidden = vec![node("all.f"), node("search"), node("tmp")];
+        let mut k = kernel(top.path(), Shown { hidden, public_only: false });
+        for closed in ["/all.f", "/open/other.f"] {
+            assert_eq!(read(&mut k, closed), Err(Errno::EACCES), "{closed}");
+        }
+        for empty in ["/search", "/tmp"] {
+            assert_eq!(list(&mut k, empty), Ok(Vec::new()), "{empty}");
+        }
+        assert_eq!((read(&mut k, "/own.f"), read(&mut k, "/link")), (Ok(b'x'), Ok(b'x')));
+    }
 }

@@ -43,6 +43,7 @@ pub mod tree;
 pub mod work;
 
 pub use file::Files;
+pub use lower::Shown;
 pub use tree::Vfs;
 
 /// What stat(2) reports, in its own terms.

@@ -433,7 +433,7 @@ impl Kernel {
         let (Some(path), Some(_), false) = (dir.lower.clone(), &self.vfs.root_fd, dir.listed) else {
             return Ok(());
         };
-        let lines = self.vfs.below_root(|root| lower::list(root, &path))?;
+        let lines = self.vfs.below_root(|root, shown| lower::list(root, &path, shown))?;
         let dir = self.vfs.dir_mut(id)?;
         for (name, ino, kind) in lines {
             if !dir.names.contains_key(&name) {

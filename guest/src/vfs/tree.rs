@@ -1,7 +1,7 @@
 //! The file tree as the rest of the kernel sees it: mounting, opening, reading, writing and describing inodes.
 
 use super::inode::{Dir, FsKind, Inode, Kind, ROOT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Target};
-use super::path::{Link, MAY_READ, MAY_WRITE, Walk};
+use super::path::{Link, MAY_EXEC, MAY_READ, MAY_WRITE, Walk};
 use super::{Device, FileKind, InodeId, MapSource, OpenFile, Stat, lower};
 use crate::errno::Errno;
 use crate::fork::ForkArgs;
@@ -144,9 +144,9 @@ impl Kernel {
         }
         for name in [&b"tmp"[..], b"run"] {
             let root_fd = self.vfs.root_fd.clone().ok_or(Errno::ENOENT)?;
-            let is_dir =
-                matches!(lower::stat(root_fd.as_fd(), name), Ok((s, _)) if s.mode & S_IFMT == S_IFDIR);
-            if is_dir && let Some(id) = self.lookup(ROOT, name)? {
+            let shown = matches!(lower::stat(root_fd.as_fd(), name),
+                Ok((s, _)) if s.mode & S_IFMT == S_IFDIR && self.vfs.shown.allows(&s, MAY_EXEC));
+            if shown && let Some(id) = self.lookup(ROOT, name)? {
                 self.vfs.dir_mut(id)?.lower = Some(name.to_vec());
                 // Removing it must not uncover the host's own.
                 self.vfs.dir_mut(ROOT)?.set_lower(name, Target::Inode(id));
@@ -155,10 +155,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Directories of the host, by device and inode number, that appear empty wherever they are met below the root: what is the host's
-    /// own business, under whatever name. To be called before the root is mounted.
-    pub fn hide(&mut self, directories: Vec<(u64, u64)>) {
-        self.vfs.hidden = directories;
+    /// What the guest may see of the root directory; the rest is the host's own business. To be called before the root is mounted.
+    pub fn show_only(&mut self, shown: lower::Shown) {
+        self.vfs.shown = shown;
     }
 
     /// Gives the root directory's descriptor back to a tree that was written out and read again.
@@ -289,6 +288,11 @@ impl Kernel {
                 self.contents_changed(tid, id);
             } else if writes && !self.is_live(id) {
                 self.copy_up(id)?;
+            } else if self.vfs.shown != lower::Shown::default()
+                && matches!(self.vfs.inode(id)?.kind, Kind::Host { .. })
+            {
+                // Told now, not by the first read.
+                self.host_fd(id)?;
             }
         }
         let file = self.open_inode(id, flags)?;

@@ -13,9 +13,12 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// Root directory of the guests. By default the host's.
     pub rootfs: PathBuf,
-    /// Directories of the host that appear empty in the guests, wherever they are below the root directory: what is not for functions to
-    /// read. They must be there. None by default.
+    /// Directories of the host that appear empty in the guests, and files that cannot be read there, wherever they are below the root
+    /// directory: what is not for functions to see. They must be there. None by default.
     pub hidden: Vec<PathBuf>,
+    /// Show guests only what everybody may see of the root directory: files that others may read, and directories that others may
+    /// search. On by default: this process may be root, and the root directory the host's.
+    pub public_only: bool,
     /// Environment of the runtimes. Empty by default.
     pub env: Vec<(String, String)>,
     /// Record working sets and prefill them. On by default.
@@ -54,6 +57,7 @@ impl Default for NodeConfig {
             exe: "/proc/self/exe".into(),
             rootfs: "/".into(),
             hidden: Vec::new(),
+            public_only: true,
             env: Vec::new(),
             prefill: true,
             fork_queue: 64,

@@ -61,7 +61,7 @@ impl Node {
         }
         let what = format!("starting the {} runtime", runtime.name());
         let os = self.os_seed(&what)?;
-        let spec = self.seed_spec(vec![self.root_step(), start]);
+        let spec = self.seed_spec(1, runtime.name(), vec![self.root_step(), start]);
         let mut grown = self.start(&what, &os, spec, vec![self.0.root.clone()], false).await?;
         self.slow_down(&grown);
         let mut log = ToLog::new(runtime.name());
@@ -112,7 +112,7 @@ impl Node {
         if let Some(event) = &version.spec.warm {
             steps.push(Step::Command(function.invoke_command(event, "warm-up", function.timeout_ms, false)));
         }
-        let mut spec = self.seed_spec(steps);
+        let mut spec = self.seed_spec(2, &version.spec.name, steps);
         (spec.memory, spec.cpus) = (Some(function.memory), Some(function.cpus));
         let mut grown = self.start(&what, &parent, spec, fds, false).await?;
         self.slow_down(&grown);
@@ -133,10 +133,11 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn seed_spec(&self, steps: Vec<Step>) -> ForkSpec {
+    pub(super) fn seed_spec(&self, level: u8, name: &str, steps: Vec<Step>) -> ForkSpec {
         ForkSpec {
             id: self.next_id(),
             role: Role::Seed,
+            name: format!("L{level} {name}"),
             steps,
             memory: None,
             cpus: None,
@@ -220,7 +221,7 @@ impl Node {
     }
 
     fn root_step(&self) -> Step {
-        Step::Root { hidden: self.0.hidden.clone() }
+        Step::Root { shown: self.0.shown.clone() }
     }
 
     /// The same from the OS seed.

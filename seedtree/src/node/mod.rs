@@ -18,6 +18,7 @@ mod owned;
 pub mod planter;
 mod priority;
 pub mod process;
+pub mod pulse;
 mod replicas;
 pub mod seed;
 mod serve;
@@ -58,8 +59,8 @@ pub use shrink::{Dropped, Reclaimed};
 struct Inner {
     config: NodeConfig,
     root: Arc<OwnedFd>,
-    /// Device and inode numbers of [`NodeConfig::hidden`].
-    hidden: Vec<(u64, u64)>,
+    /// What of the root directory the guests may see.
+    shown: guest::vfs::Shown,
     ground: Ground,
     priority: Option<Priority>,
     rates: Rates,
@@ -114,6 +115,7 @@ impl Node {
             std::fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(refuse)
         };
         let hidden = config.hidden.iter().map(number).collect::<Result<_, _>>()?;
+        let shown = guest::vfs::Shown { hidden, public_only: config.public_only };
         let reaper = Reaper::start();
         let grace = std::time::Duration::from_millis(config.fork_timeout_ms);
         let planter = Planter::start(reaper.known.clone(), grace).map_err(NodeError::Host)?;
@@ -121,7 +123,7 @@ impl Node {
         let (queue, fork_timeout_ms) = (config.fork_queue, config.fork_timeout_ms);
         let node = Node(Arc::new(Inner {
             root: Arc::new(root),
-            hidden,
+            shown,
             ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
             priority: config.grow_nicely.then(Priority::find).flatten(),
             rates: Rates::new(config.rate_half_life_s),

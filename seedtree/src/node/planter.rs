@@ -26,6 +26,7 @@ enum Order {
         answer: oneshot::Sender<Result<(Child, Channel), HandleError>>,
     },
     Sweep,
+    Answer(oneshot::Sender<()>),
 }
 
 /// A handle of the thread, which ends with the last one.
@@ -52,6 +53,12 @@ impl Planter {
         booted.await.map_err(|_| gone())?
     }
 
+    /// Whether the thread does what it is told. Waits for what it does now.
+    pub(crate) async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Order::Answer(answer)).is_ok() && answered.await.is_ok()
+    }
+
     /// Ends and reaps children that nobody knows of, by and by.
     pub(crate) fn sweep(&self) {
         // A thread that has ended has no children.
@@ -76,6 +83,7 @@ fn live(orders: &mpsc::Receiver<Order>, known: &Known, grace: Duration) {
                     known.remove(child.pid);
                 }
             }
+            Ok(Order::Answer(answer)) => _ = answer.send(()),
             Ok(Order::Sweep) | Err(RecvTimeoutError::Timeout) => looks = orphans.end(known, grace),
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -157,6 +165,17 @@ mod tests {
         assert!(elsewhere.try_wait().unwrap().is_none());
         elsewhere.kill().unwrap();
         elsewhere.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_or_has_ended_does_not_answer() {
+        let planter = Planter::start(Known::default(), Duration::ZERO).unwrap();
+        assert!(planter.answers().await);
+        let (sender, orders) = mpsc::channel();
+        let hung = Planter(sender);
+        assert!(tokio::time::timeout(Duration::from_millis(50), hung.answers()).await.is_err());
+        drop(orders);
+        assert!(!hung.answers().await);
     }
 
     #[test]

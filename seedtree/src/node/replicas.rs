@@ -91,7 +91,7 @@ impl Node {
 
     async fn replica(&self, version: &Version, seed: &NodeSeed) -> Result<Arc<NodeSeed>, NodeError> {
         let what = "forking a further seed";
-        let mut spec = self.seed_spec(Vec::new());
+        let mut spec = self.seed_spec(2, &version.spec.name, Vec::new());
         (spec.memory, spec.cpus) = (Some(version.spec.memory), Some(version.spec.cpus));
         let mut grown = self.start(what, seed, spec, Vec::new(), false).await?;
         grown.ready(what, self.0.config.grow_timeout_ms, &mut Nowhere).await?;

@@ -228,6 +228,7 @@ impl Node {
         ForkSpec {
             id: self.next_id(),
             role,
+            name: version.spec.name.clone(),
             steps,
             memory: Some(version.spec.memory),
             cpus: Some(version.spec.cpus),

@@ -19,6 +19,7 @@ fn spec() -> ForkSpec {
     ForkSpec {
         id: "x".into(),
         role: Role::Instance,
+        name: "f".into(),
         steps: Vec::new(),
         memory: None,
         cpus: None,
