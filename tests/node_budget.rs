@@ -98,22 +98,50 @@ fn a_seed_that_cannot_be_grown_is_not_tried_at_every_request() {
     });
 }
 
+/// Kills the OS seed, and waits until that is known.
+async fn lose_the_os(node: &Node) {
+    let os = node.seeds().into_iter().next().unwrap();
+    signal(os.pid(), Signal::KILL);
+    while !os.is_gone() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
-fn a_request_that_no_seed_can_serve_is_told_why() {
+fn a_request_that_no_seed_can_serve_waits_for_one() {
     let code = python(ECHO);
     with_node(|node| async move {
         node.deploy_lazily(spec("f", code.path())).unwrap();
-        let os = node.seeds().into_iter().next().unwrap();
-        signal(os.pid(), Signal::KILL);
-        while !os.is_gone() {
-            tokio::task::yield_now().await;
-        }
-        let error = call(&node, "f", &json!(1)).await.unwrap_err();
-        assert!(matches!(error, NodeError::NoSeed { .. }), "{error:?}");
-        assert!(error.to_string().contains("it is being grown: try again later"), "{error}");
-        until("it is there again", || node.seeds().iter().any(|s| s.level == 0)).await;
-        assert_eq!(result(&call(&node, "f", &json!(1)).await.unwrap()), json!(1));
+        lose_the_os(&node).await;
+        let served = call(&node, "f", &json!(1)).await.unwrap();
+        assert_eq!((result(&served), served.level), (json!(1), 0));
     });
+}
+
+#[test]
+fn a_request_that_no_seed_will_serve_is_told_why() {
+    let code = python(ECHO);
+    let dir = tempfile::tempdir().unwrap();
+    let exe = dir.path().join("coppice");
+    let there = exe.clone();
+    with_config(
+        move |config| {
+            std::os::unix::fs::symlink(&config.exe, &there).unwrap();
+            config.exe = there;
+        },
+        |node| async move {
+            node.deploy_lazily(spec("f", code.path())).unwrap();
+            let target = std::fs::read_link(&exe).unwrap();
+            std::fs::remove_file(&exe).unwrap();
+            lose_the_os(&node).await;
+            let error = call(&node, "f", &json!(1)).await.unwrap_err();
+            assert!(matches!(error, NodeError::NoSeed { .. }), "{error:?}");
+            assert!(error.to_string().contains("No such file"), "{error}");
+            std::os::unix::fs::symlink(target, &exe).unwrap();
+            until("it is there again", || node.seeds().iter().any(|s| s.level == 0)).await;
+            assert_eq!(result(&call(&node, "f", &json!(1)).await.unwrap()), json!(1));
+        },
+    );
 }
 
 /// Each seed holds twenty megabytes; the import is what a request without one waits for.

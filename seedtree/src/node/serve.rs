@@ -193,22 +193,29 @@ impl Node {
         mut plan: impl FnMut(u8) -> (ForkSpec, Option<Training>),
         what: &str,
     ) -> Result<(Instance, Option<Training>), NodeError> {
-        for level in [2, 1, 0] {
-            let Some((seed, (mut steps, fds))) = self.way_from(version, level, what) else { continue };
-            let (mut spec, record) = plan(level);
-            steps.append(&mut spec.steps);
-            spec.steps = steps;
-            let spare = spec.role == Role::Spare;
-            match self.start(what, &seed, spec, fds, spare).await {
-                Ok(instance) => return Ok((instance, record)),
-                Err(NodeError::Fork { source: ForkError::Gone(error), .. }) => {
-                    tracing::warn!(level, seed = seed.name, %error, "a seed is gone; falling back to its parent");
+        let mut waited = false;
+        loop {
+            for level in [2, 1, 0] {
+                let Some((seed, (mut steps, fds))) = self.way_from(version, level, what) else { continue };
+                let (mut spec, record) = plan(level);
+                steps.append(&mut spec.steps);
+                spec.steps = steps;
+                let spare = spec.role == Role::Spare;
+                match self.start(what, &seed, spec, fds, spare).await {
+                    Ok(instance) => return Ok((instance, record)),
+                    Err(NodeError::Fork { source: ForkError::Gone(error), .. }) => {
+                        tracing::warn!(level, seed = seed.name, %error, "a seed is gone; falling back to its parent");
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
+            // Where nothing lives, something is to be grown.
+            self.after(version);
+            if waited || !self.os_comes_back(version.spec.timeout_ms).await {
+                break;
+            }
+            waited = true;
         }
-        // Where nothing lives, something is to be grown.
-        self.after(version);
         let reason = self.0.shared_setback.reason().or_else(|| version.failure());
         let (function, reason) =
             (version.spec.name.clone(), reason.unwrap_or_else(|| "it is being grown".into()));

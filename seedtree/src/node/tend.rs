@@ -8,13 +8,15 @@ use super::version::{Training, Version};
 use super::{Inner, Node};
 use crate::sandbox::now;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Time for an instance to tell what it recorded, ms.
 const RECORDED_MS: u64 = 10_000;
 /// Between two looks at a seed that is being grown.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a request waits for the OS seed to come back: booting one takes a fraction of it.
+const COMES_BACK: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts to grow a seed that functions share again.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -46,6 +48,20 @@ impl Node {
             self.grow_language(runtime).await?;
         }
         Ok(())
+    }
+
+    /// Waits while the OS seed is grown again, [`COMES_BACK`] and `limit_ms` at most; whether it is there. False at once where it was tried
+    /// and failed.
+    pub(super) async fn os_comes_back(&self, limit_ms: u64) -> bool {
+        let begun = Instant::now();
+        let limit = COMES_BACK.min(Duration::from_millis(limit_ms));
+        while self.os_seed("").is_err() {
+            if begun.elapsed() > limit || self.0.shared_setback.reason().is_some() || self.is_draining() {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
     }
 
     /// Keeps an instance that has answered, or lets it end.
