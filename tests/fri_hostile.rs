@@ -248,11 +248,12 @@ fn events_that_are_half_there_are_bounded_in_sum_and_in_time() {
     daemon.deploy(python("f"), &[("app.py", ECHO)]).unwrap();
     block_on(async {
         for t in [Transport::grpc(&daemon.grpc()).await, Transport::ttrpc(&daemon.ttrpc()).await] {
-            let first = half(&t, 5).await;
-            // Until the first one's bytes are there, others fit.
-            let error = loop {
+            let (first, error) = loop {
+                let first = half(&t, 5).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                // Where the second one's bytes came before, the first is the one that is refused: once more.
                 if let Err(error) = finish(half(&t, 4).await).await {
-                    break error;
+                    break (first, error);
                 }
             };
             assert_eq!((error.code(), error.status), ("Node.Overloaded", 8));
