@@ -51,7 +51,12 @@ const GOOD: &str = "import os, time\n\
     \x20   print('asked for', event, flush=True)\n\
     \x20   if event == 'fail': raise ValueError('not today')\n\
     \x20   if event == 'sleep': time.sleep(600)\n\
-    \x20   return [event, os.environ.get('WORD')]\n";
+    \x20   if event == 'parts': return parts()\n\
+    \x20   return [event, os.environ.get('WORD')]\n\
+    def parts():\n\
+    \x20   yield 'one, '\n\
+    \x20   yield 'two'\n\
+    \x20   raise ValueError('not today')\n";
 
 #[test]
 fn every_command_tells_people_and_programs() {
@@ -102,6 +107,11 @@ fn every_command_tells_people_and_programs() {
     let failed = run(&daemon, &["call", "hello", "--event", "\"fail\"", "--json"]);
     let value: Value = serde_json::from_str(&failed.text()).unwrap();
     assert_eq!((failed.status, &value["error"]["errorType"]), (1, &json!("ValueError")));
+
+    assert_eq!(good(&daemon, &["call", "hello", "--event", "7", "--stream"]), r#"[7, "own"]"#);
+    let failed = run(&daemon, &["call", "hello", "--event", "\"parts\"", "--stream"]);
+    assert_eq!((failed.status, failed.text().as_str()), (1, "one, two"));
+    assert!(failed.stderr.contains("ValueError: not today"), "{}", failed.stderr);
 
     let logs = good(&daemon, &["function", "logs", "hello"]);
     assert!(logs.contains(" asked for {'a': 1}\n") && logs.contains("ValueError: not today"), "{logs}");

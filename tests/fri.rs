@@ -7,9 +7,8 @@ use fri_plugin::proto::deploy_event::Event;
 use fri_plugin::proto::invoke_response::Part as Answer;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use std::time::Duration;
 use support::daemon::{Coppiced, Options, archive, block_on, deploy_messages, python};
-use support::fri::{Failure, Transport};
+use support::fri::{Answered, Failure, Transport, both, connect, gathered, invoke_messages, until, working};
 
 const ECHO: &str = "def handler(event, context): return event\n";
 const MANY: &str = "import os, sys, time\n\
@@ -24,45 +23,6 @@ const MANY: &str = "import os, sys, time\n\
     \x20           time.sleep(0.3)\n\
     \x20   if isinstance(event, dict) and 'size' in event: return 'y' * event['size']\n\
     \x20   return event\n";
-
-async fn both(daemon: &Coppiced) -> [Transport; 2] {
-    [Transport::grpc(&daemon.grpc()).await, Transport::ttrpc(&daemon.ttrpc()).await]
-}
-
-fn invoke_messages(function: &str, event: &[u8], logs: bool) -> Vec<proto::InvokeRequest> {
-    use proto::invoke_request::Part;
-    let head = proto::InvokeHead { function: function.into(), logs, ..Default::default() };
-    let chunks = event.chunks(1 << 20).map(|c| Part::Chunk(c.to_vec().into())).collect::<Vec<_>>();
-    let parts = std::iter::once(Part::Head(head)).chain(chunks);
-    let mut messages: Vec<_> = parts.map(|part| proto::InvokeRequest { part: Some(part) }).collect();
-    // Never one message only: that would be another way to call, which the short test takes.
-    messages.resize_with(messages.len().max(2), || proto::InvokeRequest {
-        part: Some(Part::Chunk(Vec::new().into())),
-    });
-    messages
-}
-
-struct Answered {
-    bytes: Vec<u8>,
-    logs: Vec<u8>,
-    end: proto::InvokeEnd,
-}
-
-fn gathered(parts: Vec<proto::InvokeResponse>) -> Answered {
-    let (mut bytes, mut logs, mut end) = (Vec::new(), Vec::new(), None);
-    for part in parts {
-        assert!(end.is_none(), "something follows the end");
-        match part.part.unwrap() {
-            Answer::Chunk(chunk) => {
-                assert!(chunk.len() <= 1 << 20);
-                bytes.extend_from_slice(&chunk);
-            }
-            Answer::Log(log) => logs.extend_from_slice(&log),
-            Answer::End(last) => end = Some(last),
-        }
-    }
-    Answered { bytes, logs, end: end.expect("no end") }
-}
 
 async fn invoke(t: &Transport, function: &str, event: impl AsRef<[u8]>) -> Result<Answered, Failure> {
     let mut call = t.call("Instances/Invoke", invoke_messages(function, event.as_ref(), false)).await?;
@@ -368,26 +328,6 @@ fn a_client_that_goes_away_takes_its_request_and_its_upload_with_it() {
             until(async || files().count() == 0, "the archive of a deploy that is given up").await;
         }
     });
-}
-
-async fn connect(daemon: &Coppiced, over_grpc: bool) -> Transport {
-    if over_grpc { Transport::grpc(&daemon.grpc()).await } else { Transport::ttrpc(&daemon.ttrpc()).await }
-}
-
-async fn working(t: &Transport) -> usize {
-    let all: proto::ListInstancesResponse =
-        t.unary("Instances/List", proto::ListInstancesRequest::default()).await.unwrap();
-    all.instances.iter().filter(|i| i.state == "working").count()
-}
-
-async fn until(condition: impl AsyncFn() -> bool, what: &str) {
-    for _ in 0..1000 {
-        if condition().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not within ten seconds: {what}");
 }
 
 #[test]

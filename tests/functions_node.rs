@@ -194,6 +194,19 @@ fn each_failure_is_told_with_the_functions_own_trace() {
 }
 
 #[test]
+fn an_answer_is_refused_for_its_length_however_long_it_is() {
+    for size in [(6 << 20) - 1, 10 << 20, 50 << 20] {
+        let source = format!("exports.handler = async () => 'x'.repeat({size});");
+        let outcome = invoke("app.js", &source, &[]);
+        assert!(
+            outcome.status != 0 && outcome.stderr.contains("longer than 6291456 bytes"),
+            "{}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
 fn the_error_in_json_has_lambdas_shape() {
     let outcome =
         invoke("app.js", "exports.handler = async () => { throw new TypeError('x'); };", &["--json"]);

@@ -197,6 +197,13 @@ fn sizes(daemon: &Coppiced) {
     let response = invoke(daemon, "probe", &[], event.as_bytes());
     // The answer with it is longer still.
     assert_eq!(response.json()["errorType"], "Function.ResponseSizeTooLarge");
+    // So are those that fit no channel at all.
+    for size in [limit - 1, 10 << 20, 50 << 20] {
+        let event = json!({"op": "size", "size": size}).to_string();
+        let response = invoke(daemon, "probe", &[], event.as_bytes());
+        assert_eq!((response.status, response.header("x-amz-function-error")), (200, Some("Unhandled")));
+        assert_eq!(response.json()["errorType"], "Function.ResponseSizeTooLarge", "{size}");
+    }
     let event = json!({"op": "size", "size": limit - 2}).to_string();
     let response = invoke(daemon, "probe", &[], event.as_bytes());
     assert_eq!((response.status, response.body.len()), (200, limit));

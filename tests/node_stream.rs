@@ -10,6 +10,7 @@ use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
 use seedtree::node::instance::{Nowhere, Sink};
 use seedtree::node::{Node, Served};
+use seedtree::proto::Failure;
 use seedtree::runtime::{Reply, Runtime};
 use serde_json::{Value, json};
 use support::fresh_dir;
@@ -128,7 +129,7 @@ fn a_function_waits_for_its_caller_and_ends_with_it() {
         // Who takes nothing holds it no longer than it may run.
         let (parts, call) = stream(&node, "f", &json!("endless"), 1);
         let error = call.await.unwrap().unwrap_err();
-        assert!(matches!(error, NodeError::Sandbox { .. } | NodeError::Function(_)), "{error:?}");
+        assert!(matches!(error, NodeError::Function(Failure::TimedOut(1_500))), "{error:?}");
         drop(parts);
         until("there is nothing but seeds", || sandboxes_of(&node) == 3).await;
         assert_eq!(result(&call_of(&node, "plain").await), json!([1, 2]));

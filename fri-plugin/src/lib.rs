@@ -16,4 +16,5 @@ pub mod proto;
 mod rarely;
 pub mod room;
 pub mod store;
+mod task;
 pub mod trace;

@@ -51,8 +51,8 @@ pub enum TreeError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// The answer is too long.
-    #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
-    AnswerTooLong(usize),
+    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes")]
+    AnswerTooLong,
     /// The runtime broke its protocol.
     #[error("the function's runtime answered out of protocol")]
     Protocol,
@@ -412,7 +412,7 @@ impl Tree {
         };
         let total = now().saturating_sub(pending.started);
         if bytes.len() > MAX_PAYLOAD + 1 {
-            return Err(TreeError::AnswerTooLong(bytes.len() - 1));
+            return Err(TreeError::AnswerTooLong);
         }
         let measures = if pending.measure {
             match next(&pending.fork.channel, wait) {

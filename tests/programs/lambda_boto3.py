@@ -72,6 +72,37 @@ big = json.dumps({"op": "size", "size": 6291454, "pad": "x" * (6291456 - 60)})
 answer = client.invoke(FunctionName="probe", Payload=io.BytesIO(big.encode()))
 expect(len(answer["Payload"].read()), 6291456)
 
+
+
+def streamed(name, event, **more):
+    """The parts, and what comes behind them."""
+    answer = client.invoke_with_response_stream(FunctionName=name, Payload=json.dumps(event), **more)
+    expect(answer["StatusCode"], 200)
+    expect(answer["ExecutedVersion"], "$LATEST")
+    *parts, complete = answer["EventStream"]
+    return [part["PayloadChunk"]["Payload"] for part in parts], complete["InvokeComplete"]
+
+
+expect(streamed("probe", {"op": "stream"}), ([b"first", b"\x00\xff"], {}))
+parts, complete = streamed("probe", {"op": "stream", "size": 20 << 20}, LogType="Tail")
+assert parts[0] == b"first" and b"".join(parts) == b"first" + b"y" * (20 << 20) + b"\x00\xff"
+log = base64.b64decode(complete.pop("LogResult")).decode()
+assert "\nbetween\nEND RequestId: " in log and complete == {}, log
+parts, complete = streamed("probe", {"op": "stream", "raise": True})
+expect((parts, complete["ErrorCode"]), ([b"first"], "Unhandled"))
+expect(json.loads(complete["ErrorDetails"])["errorType"], "ValueError")
+parts, complete = streamed("hasty", {"op": "stream", "seconds": 20})
+expect((parts, json.loads(complete["ErrorDetails"])["errorType"]), ([b"first"], "Sandbox.Timedout"))
+parts, complete = streamed("probe", {"op": "raise"})
+expect((parts, json.loads(complete["ErrorDetails"])["errorType"]), ([], "ValueError"))
+parts, complete = streamed("probe", {"op": "size", "size": 3 << 20})
+expect((json.loads(b"".join(parts)), complete), ("x" * (3 << 20), {}))
+try:
+    client.invoke_with_response_stream(FunctionName="none", Payload=b"{}")
+    raise AssertionError("not refused")
+except client.exceptions.ResourceNotFoundException:
+    pass
+
 functions = [f["FunctionName"] for page in client.get_paginator("list_functions").paginate() for f in page["Functions"]]
 expect(functions, ["alone", "hasty", "probe"])
 expect(client.get_function(FunctionName="probe")["Configuration"]["State"], "Active")

@@ -1,12 +1,15 @@
 //! The Function Runtime Interface over either transport, message by message.
 
+use super::daemon::Coppiced;
 use fri_plugin::fri::client::Client;
 use fri_plugin::fri::{grpc, ttrpc as fri_ttrpc};
 use fri_plugin::proto;
+use fri_plugin::proto::invoke_response::Part as Answer;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use prost::Message;
 use std::path::Path;
+use std::time::Duration;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 use ttrpc::proto::Codec;
@@ -191,4 +194,73 @@ impl<Q: Message + Default + 'static, P: Message + Default + 'static> Call<Q, P> 
         }
         Ok(all)
     }
+}
+
+/// A connection of either kind.
+pub async fn both(daemon: &Coppiced) -> [Transport; 2] {
+    [Transport::grpc(&daemon.grpc()).await, Transport::ttrpc(&daemon.ttrpc()).await]
+}
+
+/// A request.
+pub fn invoke_messages(function: &str, event: &[u8], logs: bool) -> Vec<proto::InvokeRequest> {
+    request_messages(proto::InvokeHead { function: function.into(), logs, ..Default::default() }, event)
+}
+
+/// A request with a head of the test's own.
+pub fn request_messages(head: proto::InvokeHead, event: &[u8]) -> Vec<proto::InvokeRequest> {
+    use proto::invoke_request::Part;
+    let chunks = event.chunks(1 << 20).map(|c| Part::Chunk(c.to_vec().into())).collect::<Vec<_>>();
+    let parts = std::iter::once(Part::Head(head)).chain(chunks);
+    let mut messages: Vec<_> = parts.map(|part| proto::InvokeRequest { part: Some(part) }).collect();
+    // Never one message only: that would be another way to call, which the short test takes.
+    messages.resize_with(messages.len().max(2), || proto::InvokeRequest {
+        part: Some(Part::Chunk(Vec::new().into())),
+    });
+    messages
+}
+
+/// A whole answer.
+pub struct Answered {
+    pub bytes: Vec<u8>,
+    pub logs: Vec<u8>,
+    pub error: Vec<u8>,
+    pub end: proto::InvokeEnd,
+}
+
+/// Messages put together.
+pub fn gathered(parts: Vec<proto::InvokeResponse>) -> Answered {
+    let (mut bytes, mut logs, mut error, mut end) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for part in parts {
+        assert!(end.is_none(), "something follows the end");
+        match part.part.unwrap() {
+            Answer::Chunk(chunk) => {
+                assert!(chunk.len() <= 1 << 20);
+                bytes.extend_from_slice(&chunk);
+            }
+            Answer::Log(log) => logs.extend_from_slice(&log),
+            Answer::Error(part) => error.extend_from_slice(&part),
+            Answer::End(last) => end = Some(last),
+        }
+    }
+    Answered { bytes, logs, error, end: end.expect("no end") }
+}
+
+pub async fn connect(daemon: &Coppiced, over_grpc: bool) -> Transport {
+    if over_grpc { Transport::grpc(&daemon.grpc()).await } else { Transport::ttrpc(&daemon.ttrpc()).await }
+}
+
+pub async fn working(t: &Transport) -> usize {
+    let all: proto::ListInstancesResponse =
+        t.unary("Instances/List", proto::ListInstancesRequest::default()).await.unwrap();
+    all.instances.iter().filter(|i| i.state == "working").count()
+}
+
+pub async fn until(condition: impl AsyncFn() -> bool, what: &str) {
+    for _ in 0..1000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within ten seconds: {what}");
 }

@@ -22,9 +22,20 @@ def handler(event, context):
         time.sleep(event["seconds"])
     if op == "size":
         return "x" * event["size"]
+    if op == "stream":
+        return pieces(event)
     if op == "context":
         return [repr(context.client_context), os.environ.get("_X_AMZN_TRACE_ID"), context.invoked_function_arn]
     return {"event": event, "id": context.aws_request_id}
+def pieces(event):
+    yield "first"
+    print("between", flush=True)
+    if "seconds" in event:
+        time.sleep(event["seconds"])
+    if "raise" in event:
+        raise ValueError("midway")
+    yield b"y" * event.get("size", 0)
+    yield bytes([0, 255])
 "#;
 
 /// A daemon with the function `probe`; `hasty`, which has one second; and `alone`, which serves one request at once and queues none.

@@ -3,18 +3,21 @@
 use super::invoke::read_event;
 use crate::node::{EXIT_REFUSED, Socket, refused};
 use crate::output;
+use anyhow::Context as _;
 use fri_plugin::fri::CHUNK;
 use fri_plugin::fri::client::ClientError;
 use fri_plugin::proto;
 use fri_plugin::proto::invoke_request::Part;
 use fri_plugin::proto::invoke_response::Part as Answer;
 use serde_json::{Value, json};
+use std::io::Write;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coppice call hello --event '{\"name\": \"world\"}'\n  \
-    coppice call hello --event @event.json --json\n  echo '{}' | coppice call hello --event -\n\n\
-    The answer is printed on stdout as JSON; what the function prints goes to stderr as it comes. The status is 0 when the function\n\
+    coppice call hello --event @event.json --json\n  echo '{}' | coppice call hello --event -\n  \
+    coppice call --stream hello\n\n\
+    The answer is printed on stdout as JSON, with --stream as it is; what the function prints goes to stderr as it comes. The status is 0 when the function\n\
     returned, 1 when it failed (its error is on stderr) or the daemon refused, 125 for an error of coppice's own.")]
 pub struct Args {
     /// The function
@@ -28,6 +31,9 @@ pub struct Args {
     /// Identity of the request, for the function's context and logs [default: a random one]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     request_id: String,
+    /// Print parts of the answer as the function makes them
+    #[arg(long, conflicts_with = "json")]
+    stream: bool,
     #[command(flatten)]
     socket: Socket,
     /// Print one line of JSON with the answer, the instance and the phases
@@ -43,6 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         request_id: args.request_id.clone(),
         timeout_ms: args.timeout.map(super::milliseconds).transpose()?.unwrap_or(0),
         logs: true,
+        stream: args.stream,
         ..Default::default()
     };
     let chunks: Vec<Part> = event.chunks(CHUNK).map(|c| Part::Chunk(c.to_vec().into())).collect();
@@ -51,17 +58,25 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     args.socket.run(args.json, async |client| {
         let answers = client.instances().invoke(futures::stream::iter(messages)).await.map_err(refused)?;
         let mut answers = answers.into_inner();
-        let mut bytes = Vec::new();
+        let mut answer = Vec::new();
         while let Some(message) = answers.message().await.map_err(refused)? {
             match message.part {
                 Some(Answer::Log(log)) => _ = output::bytes(&mut std::io::stderr(), &log),
-                Some(Answer::Chunk(chunk)) => bytes.extend_from_slice(&chunk),
-                Some(Answer::End(end)) => return finished(args.json, &end, &bytes),
+                Some(Answer::Chunk(chunk)) if args.stream => print(&chunk)?,
+                Some(Answer::Chunk(bytes) | Answer::Error(bytes)) => answer.extend_from_slice(&bytes),
+                Some(Answer::End(end)) if args.stream && end.function_error.is_empty() => return Ok(0),
+                Some(Answer::End(end)) => return finished(args.json, &end, &answer),
                 None => {}
             }
         }
         Err(ClientError::Protocol.into())
     })
+}
+
+/// A part of an answer, at once.
+fn print(part: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    output::bytes(&mut out, part).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 fn finished(as_json: bool, end: &proto::InvokeEnd, bytes: &[u8]) -> anyhow::Result<u8> {

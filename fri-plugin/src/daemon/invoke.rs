@@ -8,6 +8,7 @@ use seedtree::node::error::NodeError;
 use seedtree::node::instance::Sink;
 use seedtree::runtime::Reply;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,12 @@ pub struct Invoked {
     pub log_tail: Vec<u8>,
 }
 
+impl Invoked {
+    fn refused(error: NodeError) -> Invoked {
+        Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() }
+    }
+}
+
 pub use crate::logs::TAIL as LOG_TAIL;
 
 /// A new identity for a request: a random UUID, as AWS Lambda's.
@@ -48,43 +55,37 @@ impl Daemon {
     /// Dropped midway, it ends the instance.
     pub async fn invoke(&self, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         if self.node().function(call.function).is_err() {
-            let error = NodeError::NoSuchFunction(call.function.to_owned());
-            return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
+            return Invoked::refused(NodeError::NoSuchFunction(call.function.to_owned()));
         }
-        let mut sink = Both { log: self.0.logs.request(call.function, call.request_id), also, version: 0 };
-        let asked = seedtree::node::Call {
-            event: call.event,
-            request_id: call.request_id,
-            limit_ms: call.timeout_ms,
-            version: call.version,
-        };
-        let result = self.node().call(call.function, &asked, &mut sink).await.map_err(DaemonError::from);
-        self.metrics().invoked(call.function, &result);
-        let log_tail = sink.log.tail().to_vec();
-        if let Some(failure) = failure(&result) {
-            sink.log.platform(&failure);
-        }
-        Invoked { result, version: sink.version, log_tail }
+        self.answered(call.function, None, &call, also).await
     }
-}
 
-impl Daemon {
     /// The same with an instance that the caller owns ([`seedtree::node::Node::fork_ahead`]), whatever function the call names.
     pub async fn activate(&self, id: &str, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         let function = self.node().instances().remove(id).map(|instance| instance.function);
         let Some(function) = function else {
-            let error = NodeError::NoSuchInstance(id.to_owned());
-            return Invoked { result: Err(error.into()), version: 0, log_tail: Vec::new() };
+            return Invoked::refused(NodeError::NoSuchInstance(id.to_owned()));
         };
-        let mut sink = Both { log: self.0.logs.request(&function, call.request_id), also, version: 0 };
-        let asked = seedtree::node::Call {
-            event: call.event,
-            request_id: call.request_id,
-            limit_ms: call.timeout_ms,
-            version: call.version,
+        self.answered(&function, Some(id), &call, also).await
+    }
+
+    /// Has a request served by an instance of the node's choice, or by the one that is named; with its log and its counts.
+    async fn answered(
+        &self,
+        function: &str,
+        instance: Option<&str>,
+        call: &Call<'_>,
+        also: &mut dyn Sink,
+    ) -> Invoked {
+        let mut sink = Both { log: self.0.logs.request(function, call.request_id), also, version: 0 };
+        let Call { event, request_id, timeout_ms: limit_ms, version, .. } = *call;
+        let asked = seedtree::node::Call { event, request_id, limit_ms, version };
+        let result = match instance {
+            Some(id) => self.node().activate(id, &asked, &mut sink).await,
+            None => self.node().call(function, &asked, &mut sink).await,
         };
-        let result = self.node().activate(id, &asked, &mut sink).await.map_err(DaemonError::from);
-        self.metrics().invoked(&function, &result);
+        let result = result.map_err(DaemonError::from);
+        self.metrics().invoked(function, &result);
         let log_tail = sink.log.tail().to_vec();
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);
@@ -119,7 +120,7 @@ pub fn described(error: &[u8]) -> String {
     lines
 }
 
-/// Prints to the log and to whom the caller named.
+/// Prints to the log and to whom the caller named, who alone gets the answer's parts.
 struct Both<'a> {
     log: RequestLog,
     also: &'a mut dyn Sink,
@@ -140,6 +141,10 @@ impl Sink for Both<'_> {
     fn began(&mut self, instance: &str) {
         self.log.set_instance(instance);
         self.also.began(instance);
+    }
+
+    fn parts(&self) -> Option<&mpsc::Sender<Vec<u8>>> {
+        self.also.parts()
     }
 }
 

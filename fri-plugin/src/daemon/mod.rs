@@ -6,6 +6,7 @@ pub mod invoke;
 mod listed;
 pub mod spec;
 pub mod start;
+pub mod streamed;
 mod tidy;
 
 use crate::code::{CodeStore, Pin};

@@ -2,6 +2,7 @@
 
 use crate::daemon::error::{DaemonError, Kind, chain};
 use crate::proto;
+use crate::task::Panicked;
 use prost::bytes::Bytes;
 use seedtree::node::error::NodeError;
 use std::io::ErrorKind;
@@ -68,6 +69,12 @@ pub enum FriError {
 impl From<NodeError> for FriError {
     fn from(error: NodeError) -> Self {
         FriError::Daemon(error.into())
+    }
+}
+
+impl From<Panicked> for FriError {
+    fn from(_: Panicked) -> Self {
+        FriError::Internal
     }
 }
 

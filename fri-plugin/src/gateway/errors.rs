@@ -197,6 +197,9 @@ impl FunctionFailure {
         let DaemonError::Node(error) = error else { return None };
         let kind = error.code();
         let exited = |how: String| format!("Runtime exited with error: {how}");
+        let too_large = |limit: usize| {
+            format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).")
+        };
         let message = match error {
             NodeError::Function(Failure::TimedOut(ms)) => return Some(FunctionFailure::timeout(*ms)),
             NodeError::Function(Failure::Exited(0)) => "Runtime exited without providing a reason".to_owned(),
@@ -211,10 +214,8 @@ impl FunctionFailure {
                     message: exited("signal: killed".to_owned()),
                 });
             }
-            NodeError::AnswerTooLong(_) => format!(
-                "Response payload size exceeded maximum allowed payload size ({} bytes).",
-                seedtree::runtime::MAX_PAYLOAD
-            ),
+            NodeError::AnswerTooLong => too_large(seedtree::runtime::MAX_PAYLOAD),
+            NodeError::StreamTooLong => too_large(seedtree::runtime::MAX_STREAMED),
             error if error.is_functions() => error.to_string(),
             _ => return None,
         };

@@ -1,10 +1,10 @@
 //! The Invoke operation of the AWS Lambda API.
 
-use super::errors::{FunctionFailure, REQUEST_ID, Refusal};
-use super::log::Report;
+use super::errors::{REQUEST_ID, Refusal};
 use super::name::{self, Target};
+use super::outcome::{Outcome, UNHANDLED};
 use super::{Gateway, body};
-use crate::daemon::invoke::{Call, Invoked, new_request_id};
+use crate::daemon::invoke::{Call, new_request_id};
 use crate::trace::Marks;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -14,8 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use seedtree::node::instance::Nowhere;
-use seedtree::runtime::Reply;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const INVOCATION_TYPE: HeaderName = HeaderName::from_static("x-amz-invocation-type");
 const LOG_TYPE: HeaderName = HeaderName::from_static("x-amz-log-type");
@@ -36,15 +35,20 @@ pub struct Qualified {
     pub qualifier: Option<String>,
 }
 
+/// How a function is invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// The client waits.
     RequestResponse,
+    /// In the background.
     Event,
+    /// Not at all.
     DryRun,
 }
 
 impl Kind {
-    fn of(headers: &HeaderMap) -> Result<Kind, Refusal> {
+    /// What the header says.
+    pub fn of(headers: &HeaderMap) -> Result<Kind, Refusal> {
         match text(headers, &INVOCATION_TYPE)? {
             None | Some("" | "RequestResponse") => Ok(Kind::RequestResponse),
             Some("Event") => Ok(Kind::Event),
@@ -73,29 +77,46 @@ pub async fn invoke(
     request: Request,
 ) -> Response {
     let id = new_request_id();
-    let http = gateway.daemon.metrics().http();
     let answered = async {
         let (Path(name), Query(qualified)) = (name?, qualified?);
         answer(&gateway, &name, qualified, request, &id).await
     };
-    let mut response = match answered.await {
-        Ok(response) => response,
-        Err(refusal) => Refusal::into_response(refusal),
-    };
-    http.invoke(response.status().as_u16());
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    let answered = answered.await;
+    finished(&gateway, &id, answered)
+}
+
+/// The response, counted and with the request's identity.
+pub fn finished(gateway: &Gateway, id: &str, answered: Result<Response, Refusal>) -> Response {
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
+    gateway.daemon.metrics().http().invoke(response.status().as_u16());
+    if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
 
-async fn answer(
+/// What a client asks for, besides the event.
+#[derive(Debug)]
+pub struct Asking {
+    /// Whom.
+    pub target: Target,
+    /// How.
+    pub kind: Kind,
+    /// Whether it wants the tail of the log.
+    pub wants_log: bool,
+    /// Where requests are traced.
+    pub marks: Option<Marks>,
+    /// When all of it was here.
+    pub started: Instant,
+}
+
+/// Reads a request: what it asks for, its event, and what that keeps of the bound for bodies.
+pub async fn asking(
     gateway: &Gateway,
     name: &str,
     qualified: Qualified,
     request: Request,
-    id: &str,
-) -> Result<Response, Refusal> {
+) -> Result<(Asking, Bytes, body::Held), Refusal> {
     let mut marks = gateway.daemon.tracer().map(|_| Marks::begin(request.headers()));
     let (head, body) = request.into_parts();
     let target = name::parse(name, qualified.qualifier.as_deref())?;
@@ -114,33 +135,47 @@ async fn answer(
     // As on AWS Lambda: who sends nothing sends an event without anything in it.
     let event = if held.bytes.is_empty() { Bytes::from_static(b"{}") } else { held.bytes.clone() };
     check_target(gateway, &target)?;
-    match kind {
+    if let Some(marks) = &mut marks {
+        marks.received();
+    }
+    Ok((Asking { target, kind, wants_log, marks, started: Instant::now() }, event, held))
+}
+
+async fn answer(
+    gateway: &Gateway,
+    name: &str,
+    qualified: Qualified,
+    request: Request,
+    id: &str,
+) -> Result<Response, Refusal> {
+    let (mut asking, event, _held) = asking(gateway, name, qualified, request).await?;
+    let target = &asking.target;
+    match asking.kind {
         Kind::RequestResponse => {}
         Kind::DryRun => return Ok(StatusCode::NO_CONTENT.into_response()),
         Kind::Event => {
             seedtree::tree::check_event(&event)
                 .map_err(|e| Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), name))?;
-            gateway.events.accept(gateway, &target, event, id, marks)?;
-            return Ok(with_version(StatusCode::ACCEPTED.into_response(), &target, None));
+            gateway.events.accept(gateway, target, event, id, asking.marks.take())?;
+            return Ok(with_version(StatusCode::ACCEPTED.into_response(), target, None));
         }
     }
-    if let Some(marks) = &mut marks {
-        marks.received();
-    }
-    let started = Instant::now();
-    let call = Call {
-        function: &target.name,
-        event: &event,
-        request_id: id,
-        timeout_ms: None,
-        version: target.version,
-    };
+    let Target { name, version } = target;
+    let call = Call { function: name, event: &event, request_id: id, timeout_ms: None, version: *version };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
-    if let Some(marks) = &mut marks {
-        marks.answered();
+    let outcome = Outcome::of(gateway, &mut asking, id, invoked)?;
+    let mut response = Response::new(Body::from(outcome.body.clone()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if outcome.failed {
+        headers.insert(FUNCTION_ERROR, HeaderValue::from_static(UNHANDLED));
     }
-    let response = respond(gateway, &target, id, invoked, wants_log, started, marks.as_mut())?;
-    Ok(response)
+    if asking.wants_log
+        && let Ok(tail) = HeaderValue::from_str(&outcome.log_result(gateway, &asking, id))
+    {
+        headers.insert(LOG_RESULT, tail);
+    }
+    Ok(with_version(response, &asking.target, Some(outcome.version)))
 }
 
 /// The function is there, and its present version is the one that is asked for: no other serves.
@@ -176,74 +211,8 @@ fn check_client_context(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn respond(
-    gateway: &Gateway,
-    target: &Target,
-    id: &str,
-    invoked: Invoked,
-    wants_log: bool,
-    started: Instant,
-    marks: Option<&mut Marks>,
-) -> Result<Response, Refusal> {
-    let mut duration = started.elapsed();
-    let (failure, error);
-    let result = invoked.result;
-    if let (Some(marks), Some(tracer)) = (marks, gateway.daemon.tracer()) {
-        tracer.invocation(marks, &target.name, id, &result);
-    }
-    let body = match result {
-        Ok(served) => {
-            duration = Duration::from_nanos(served.total);
-            failure = None;
-            let (body, failed) = match served.reply {
-                Reply::Error(body) => (body, true),
-                Reply::Result(body) => (body, false),
-                Reply::Imported | Reply::Malformed => {
-                    return Err(Refusal::new(500, "ServiceException", "The runtime gave no answer."));
-                }
-            };
-            let body = Bytes::from(body);
-            error = failed.then(|| body.clone());
-            body
-        }
-        Err(failed) => match (FunctionFailure::of(&failed), failed.function_says()) {
-            (_, Some(says)) => {
-                let body = Bytes::copy_from_slice(says);
-                (failure, error) = (None, Some(body.clone()));
-                body
-            }
-            (Some(how), None) => {
-                let body = how.json(id).into();
-                (failure, error) = (Some(how), None);
-                body
-            }
-            (None, None) => return Err(Refusal::of_daemon(&failed, &target.name)),
-        },
-    };
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if failure.is_some() || error.is_some() {
-        headers.insert(FUNCTION_ERROR, HeaderValue::from_static("Unhandled"));
-    }
-    if wants_log {
-        let memory = gateway.daemon.node().function(&target.name).map_or(0, |v| v.spec.memory >> 20);
-        let report = Report {
-            request_id: id,
-            version: &target.executed_version(),
-            duration,
-            memory,
-            failure: failure.as_ref(),
-            error: error.as_deref(),
-        };
-        if let Ok(tail) = HeaderValue::from_str(&report.tail(&invoked.log_tail)) {
-            headers.insert(LOG_RESULT, tail);
-        }
-    }
-    Ok(with_version(response, target, Some(invoked.version)))
-}
-
-fn with_version(mut response: Response, target: &Target, served: Option<u64>) -> Response {
+/// Tells which version served: as it was asked for, and its number.
+pub fn with_version(mut response: Response, target: &Target, served: Option<u64>) -> Response {
     if let Ok(version) = HeaderValue::from_str(&target.executed_version()) {
         response.headers_mut().insert(EXECUTED_VERSION, version);
     }

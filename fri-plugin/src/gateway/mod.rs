@@ -4,6 +4,7 @@
 
 mod body;
 mod errors;
+mod event_stream;
 mod events;
 mod functions;
 mod health;
@@ -11,8 +12,10 @@ mod http;
 mod http_answer;
 mod http_event;
 mod lambda;
+mod lambda_stream;
 mod log;
 mod name;
+mod outcome;
 mod server;
 mod start;
 mod times;
@@ -114,6 +117,7 @@ pub async fn serve(
         .route("/2015-03-31/functions/{name}", get(functions::get))
         .route("/2015-03-31/functions/{name}/configuration", get(functions::configuration))
         .route("/2015-03-31/functions/{name}/invocations", post(lambda::invoke))
+        .route("/2021-11-15/functions/{name}/response-streaming-invocations", post(lambda_stream::invoke))
         .route("/fn/{name}", any(http::call))
         .route("/fn/{name}/", any(http::call))
         .route("/fn/{name}/{*path}", any(http::call))

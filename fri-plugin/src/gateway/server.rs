@@ -166,8 +166,8 @@ impl Activity {
     }
 }
 
-/// Counts a request as at work.
-struct Working(Arc<Activity>);
+/// Counts a request as at work, until the last copy of its [`Arc`] goes. Handlers find it among the request's extensions.
+pub struct Working(Arc<Activity>);
 
 impl Working {
     fn begin(activity: Arc<Activity>) -> Working {
@@ -197,10 +197,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let working = Working::begin(self.activity.clone());
+        let working = Arc::new(Working::begin(self.activity.clone()));
         let mut routes = self.routes.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(self.peer));
+        request.extensions_mut().insert(working.clone());
         Box::pin(async move {
             let answer = routes.call(request).await;
             drop(working);

@@ -15,6 +15,7 @@ const { renew } = require('./fork.js');
 
 const { exit } = process;
 const chunk = Buffer.allocUnsafeSlow(65536);
+const longest = 6 << 20;
 let handler;
 // The command at work: its `finish` takes the answer, once.
 let current;
@@ -47,6 +48,7 @@ function receive() {
 }
 
 function send(status, body) {
+  if (body.length > longest) body = Buffer.from(body.slice(0, longest + 1)).subarray(0, longest + 1);
   const length = Buffer.byteLength(body);
   const message = Buffer.allocUnsafe(length + 5);
   message.writeUInt32LE(length + 1, 0);

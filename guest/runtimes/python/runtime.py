@@ -8,7 +8,7 @@ the rest is JSON. An answer's first byte is its status:
                                                                   E  error (JSON) follows
                                                                   P  a part of the result follows, and the answer later
 
-Parts come only where the context has "stream"; after them the result is empty.
+Parts come only where the context has "stream"; after them the result is empty. An answer that is too long is cut where that can be seen.
 
 Every command comes just after a fork of the sandbox, so random state that was copied is made anew first.
 """
@@ -25,6 +25,7 @@ def _main():
     dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     modules = sys.modules
     handler = None
+    longest = 6 << 20
 
     def receive():
         data = read(3, 65536)
@@ -44,6 +45,7 @@ def _main():
         return data[4:5], data[5:need]
 
     def send(status, body):
+        body = body[: longest + 1]
         message = (len(body) + 1).to_bytes(4, "little") + status + body
         done = write(3, message)
         while done < len(message):

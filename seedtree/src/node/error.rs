@@ -4,7 +4,7 @@ use super::seed::ForkError;
 use crate::channel::ChannelError;
 use crate::handle::HandleError;
 use crate::proto::Failure;
-use crate::runtime::MAX_PAYLOAD;
+use crate::runtime::{MAX_PAYLOAD, MAX_STREAMED};
 use std::path::PathBuf;
 
 /// Why a node could not do what it was asked to.
@@ -73,8 +73,11 @@ pub enum NodeError {
     #[error("the event is not JSON: it is not UTF-8")]
     EventNotText(#[source] std::str::Utf8Error),
     /// The function's answer is too long.
-    #[error("the function's answer has {0} bytes; the limit is {MAX_PAYLOAD}")]
-    AnswerTooLong(usize),
+    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes")]
+    AnswerTooLong,
+    /// The function has streamed too much.
+    #[error("the function's answer is longer than the {MAX_STREAMED} bytes that may be streamed")]
+    StreamTooLong,
     /// As many requests as the function may serve at once are at work, and its queue is full.
     #[error("function {function} serves {limit} requests at once, and {queued} wait: try again later")]
     TooManyRequests {
@@ -162,7 +165,7 @@ impl NodeError {
             NodeError::TooManyInstances(_) => "Instance.TooMany",
             NodeError::EventTooLong(_) => "Request.TooLarge",
             NodeError::EventNotJson(_) | NodeError::EventNotText(_) => "Request.NotJson",
-            NodeError::AnswerTooLong(_) => "Function.ResponseSizeTooLarge",
+            NodeError::AnswerTooLong | NodeError::StreamTooLong => "Function.ResponseSizeTooLarge",
             NodeError::TooManyRequests { .. } | NodeError::WaitedTooLong(_) => "Function.TooManyRequests",
             NodeError::Overloaded { .. } => "Node.Overloaded",
             NodeError::NoSeed { .. } => "Node.NoSeed",
@@ -180,7 +183,11 @@ impl NodeError {
     pub fn is_functions(&self) -> bool {
         matches!(
             self,
-            NodeError::Function(_) | NodeError::Import(_) | NodeError::AnswerTooLong(_) | NodeError::Protocol
+            NodeError::Function(_)
+                | NodeError::Import(_)
+                | NodeError::AnswerTooLong
+                | NodeError::StreamTooLong
+                | NodeError::Protocol
         )
     }
 

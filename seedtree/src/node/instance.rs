@@ -2,7 +2,7 @@
 
 use super::error::NodeError;
 use super::seed::Forked;
-use crate::proto::{Event, Measures, Phases, Request};
+use crate::proto::{Event, Failure, Measures, Phases, Request};
 use crate::runtime::{MAX_PAYLOAD, MAX_STREAMED, Reply};
 use crate::sandbox::now;
 use std::io::ErrorKind;
@@ -120,7 +120,7 @@ impl Instance {
         let Event::Answer { bytes, phases } = event? else { return Err(NodeError::Protocol) };
         self.served += 1;
         if bytes.len() > MAX_PAYLOAD + 1 {
-            return Err(NodeError::AnswerTooLong(bytes.len() - 1));
+            return Err(NodeError::AnswerTooLong);
         }
         match Reply::parse(bytes) {
             Reply::Malformed => Err(NodeError::Protocol),
@@ -152,27 +152,27 @@ impl Instance {
         tokio::pin!(limit);
         let mut streamed = 0usize;
         loop {
-            let silent = || {
-                let source = crate::handle::HandleError::Silent(timeout_ms);
-                NodeError::Sandbox { what: what.to_owned(), source }
-            };
             let event = tokio::select! {
                 biased;
                 event = self.next(what, sink) => event?,
-                () = &mut limit => return Err(silent()),
+                () = &mut limit => {
+                    let source = crate::handle::HandleError::Silent(timeout_ms);
+                    return Err(NodeError::Sandbox { what: what.to_owned(), source });
+                }
             };
             let Event::Part(mut part) = event else { return Ok(event) };
             // A guest may say this unasked.
             let parts = sink.parts().cloned().ok_or(NodeError::Protocol)?;
             streamed = streamed.saturating_add(part.len());
             if part.is_empty() || part.len() > MAX_PAYLOAD + 1 || streamed > MAX_STREAMED {
-                return Err(NodeError::AnswerTooLong(streamed));
+                return Err(NodeError::StreamTooLong);
             }
             part.remove(0);
             tokio::select! {
                 sent = parts.send(part) => sent.map_err(|_| NodeError::Abandoned)?,
                 () = self.killed.notified() => return Err(NodeError::Killed),
-                () = &mut limit => return Err(silent()),
+                // The caller takes no more: that is time of the function's.
+                () = &mut limit => return Err(NodeError::Function(Failure::TimedOut(timeout_ms))),
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The service `Functions`.
 
-use super::task::Bound;
 use super::{Incoming, Outgoing, Service, upload};
 use crate::daemon::deploy::{Progress, Told};
 use crate::daemon::error::DaemonError;
 use crate::fri::error::FriError;
 use crate::proto;
 use crate::proto::deploy_event::Event;
+use crate::task::Bound;
 use async_stream::try_stream;
 use futures::StreamExt;
 use tokio::sync::mpsc;

@@ -3,13 +3,14 @@
 //! A method takes a message or a stream of them, and gives one or a stream. Dropping the future or the stream that it gave ends what was
 //! begun: the instance, the upload, the deploy. Nothing here knows of gRPC or ttrpc.
 
+mod answer;
+mod asked;
 mod functions;
 mod instances;
 mod logs;
 mod node;
 mod payload;
 mod seeds;
-mod task;
 mod upload;
 
 use super::error::FriError;

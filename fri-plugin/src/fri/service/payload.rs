@@ -79,8 +79,7 @@ pub fn chunk(bytes: Bytes) -> Result<Bytes, FriError> {
 }
 
 /// Splits an answer, without copying it.
-pub fn chunks(answer: Vec<u8>) -> impl Iterator<Item = Bytes> + Send {
-    let mut rest = Bytes::from(answer);
+pub fn chunks(mut rest: Bytes) -> impl Iterator<Item = Bytes> + Send {
     std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(rest.len().min(CHUNK))))
 }
 
@@ -150,8 +149,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_split_without_a_rest() {
-        assert_eq!(chunks(Vec::new()).count(), 0);
-        let sizes = |n: usize| chunks(vec![7; n]).map(|c| c.len()).collect::<Vec<_>>();
+        assert_eq!(chunks(Bytes::new()).count(), 0);
+        let sizes = |n: usize| chunks(vec![7; n].into()).map(|c| c.len()).collect::<Vec<_>>();
         assert_eq!(sizes(CHUNK), [CHUNK]);
         assert_eq!(sizes(2 * CHUNK + 1), [CHUNK, CHUNK, 1]);
         assert!(chunk(vec![0; CHUNK].into()).is_ok() && chunk(vec![0; CHUNK + 1].into()).is_err());

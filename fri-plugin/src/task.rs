@@ -1,12 +1,15 @@
 //! A task that ends with whoever waits for it.
 
-use crate::fri::error::FriError;
 use std::future::Future;
 use tokio::task::JoinHandle;
 
 /// A task of its own. Dropped, it is given up.
 #[derive(Debug)]
 pub struct Bound<T>(JoinHandle<T>);
+
+/// The task panicked. The log says how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked;
 
 impl<T: Send + 'static> Bound<T> {
     /// Starts it.
@@ -15,10 +18,10 @@ impl<T: Send + 'static> Bound<T> {
     }
 
     /// What it came to. May be dropped and called again until it has given its result.
-    pub async fn result(&mut self) -> Result<T, FriError> {
+    pub async fn result(&mut self) -> Result<T, Panicked> {
         (&mut self.0).await.map_err(|error| {
             tracing::error!(%error, "a call failed");
-            FriError::Internal
+            Panicked
         })
     }
 }
