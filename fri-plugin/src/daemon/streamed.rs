@@ -1,7 +1,7 @@
 //! A request that is served in a task of its own, and the parts of its answer as they come.
 //!
 //! Its limits hold also while nobody takes what it answers: a function that streams waits for its client, no longer than its own time, and of
-//! its answer no more is held than [`WAITING`] parts and those on their way.
+//! its answer no more is held than one part and those on their way.
 
 use super::Daemon;
 use super::invoke::{Call, Invoked};
