@@ -219,6 +219,20 @@ fn a_request_is_one_trace_from_the_gateway_to_the_end() {
     assert_eq!(invoke(&daemon, "probe", &headers, b"1").status, 202);
     let done = || metric(&daemon, r#"coppice_async_events_total{what="done"}"#);
     assert!(eventually(|| done() == 1.0));
+    let called = "00-3af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    block_on(async {
+        use fri_plugin::proto::{InvokeHead, InvokeRequest, invoke_request::Part};
+        for (traceparent, logs) in [(called, false), ("", false), (called, true)] {
+            let (function, payload) = ("probe".to_owned(), "1".into());
+            let head =
+                InvokeHead { function, payload, logs, traceparent: traceparent.into(), ..Default::default() };
+            let message = InvokeRequest { part: Some(Part::Head(head)) };
+            let client = daemon.client().await;
+            let answers = client.instances().invoke(futures::stream::iter([message])).await;
+            let mut answers = answers.unwrap().into_inner();
+            while answers.message().await.unwrap().is_some() {}
+        }
+    });
     // The last ones are sent when the daemon ends.
     assert!(daemon.stop().success());
     let spans = spans.lock().unwrap();
@@ -255,9 +269,9 @@ fn a_request_is_one_trace_from_the_gateway_to_the_end() {
     assert!(event["invoke"].kind() == SpanKind::Consumer && event.contains_key("run"), "{event:?}");
     let (waiting, run) = (&event["waiting"], &event["run"]);
     assert!(waiting.end_time_unix_nano <= run.start_time_unix_nano);
-    assert_eq!(
-        spans.len(),
-        first.len() + failed.len() + event.len(),
-        "the request that was not sampled is traced"
-    );
+    let call = trace(&hex(&called[3..35]));
+    assert_eq!(call["invoke"].parent_span_id, hex(&called[36..52]));
+    assert!(call["fri"].end_time_unix_nano <= call["run"].start_time_unix_nano, "{call:?}");
+    let all = first.len() + failed.len() + event.len() + 2 * call.len();
+    assert_eq!(spans.len(), all, "the request that was not sampled is traced");
 }

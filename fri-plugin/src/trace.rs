@@ -5,7 +5,7 @@
 //! another process.
 
 use crate::daemon::error::DaemonError;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -115,9 +115,12 @@ impl Marks {
         Marks::new(Origin::Gateway, parent)
     }
 
-    /// The same over the Function Runtime Interface.
-    pub fn of_call() -> Marks {
-        Marks::new(Origin::Fri, Context::new())
+    /// The same over the Function Runtime Interface, with what stands for the header.
+    pub fn of_call(traceparent: &str) -> Marks {
+        let header = HeaderValue::from_str(traceparent).ok();
+        let headers =
+            header.map(|value| (HeaderName::from_static("traceparent"), value)).into_iter().collect();
+        Marks { origin: Origin::Fri, ..Marks::begin(&headers) }
     }
 
     /// An asynchronous event, accepted with this request, begins to wait for its turn. It belongs to the same trace.

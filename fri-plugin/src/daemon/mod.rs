@@ -15,8 +15,9 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::store::Store;
-use crate::trace::Tracer;
-use seedtree::node::Node;
+use crate::trace::{Marks, Tracer};
+use error::DaemonError;
+use seedtree::node::{Node, Served};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -98,6 +99,20 @@ impl Daemon {
     /// Makes traces from now on. Only the first one given counts.
     pub fn trace_with(&self, tracer: Tracer) {
         let _ = self.0.tracer.set(tracer);
+    }
+
+    /// Tells of a request that is over now, where requests are traced.
+    pub fn trace(
+        &self,
+        marks: Option<Marks>,
+        function: &str,
+        request_id: &str,
+        result: &Result<Served, DaemonError>,
+    ) {
+        if let (Some(mut marks), Some(tracer)) = (marks, self.tracer()) {
+            marks.answered();
+            tracer.invocation(&marks, function, request_id, result);
+        }
     }
 
     /// Since the start.

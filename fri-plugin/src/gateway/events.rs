@@ -178,10 +178,7 @@ impl Queued {
         let (function, event, request_id) = (&self.function, &self.event, &self.id);
         let call = Call { function, event, request_id, timeout_ms: None, version: self.version };
         let result = shared.daemon.invoke(call, &mut Nowhere).await.result;
-        if let (Some(mut marks), Some(tracer)) = (marks, shared.daemon.tracer()) {
-            marks.answered();
-            tracer.invocation(&marks, &self.function, &self.id, &result);
-        }
+        shared.daemon.trace(marks, &self.function, &self.id, &result);
         match result {
             Ok(served) => match served.reply {
                 Reply::Error(error) => Outcome::Failed(String::from_utf8_lossy(&error).into_owned()),

@@ -146,6 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_size_of_the_code_is_told() {
+        let function = proto::Function { code_bytes: 4711, ..Default::default() };
+        assert_eq!(describe(&function, None)["CodeSize"], 4711);
+    }
+
+    #[test]
     fn a_digest_is_told_in_base64() {
         assert_eq!(unhex("00ff1a"), [0, 255, 26]);
         assert_eq!(unhex("zz"), [0_u8; 0]);

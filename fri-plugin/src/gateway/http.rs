@@ -98,10 +98,7 @@ async fn answer(gateway: &Gateway, request: Request, id: &str) -> Result<Respons
     }
     let call = Call { function: &name, event: &event, request_id: id, timeout_ms: None, version: None };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
-    if let (Some(marks), Some(tracer)) = (&mut marks, gateway.daemon.tracer()) {
-        marks.answered();
-        tracer.invocation(marks, &name, id, &invoked.result);
-    }
+    gateway.daemon.trace(marks, &name, id, &invoked.result);
     match invoked
         .result
         .map_err(|error| {

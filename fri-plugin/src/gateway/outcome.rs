@@ -37,10 +37,7 @@ impl Outcome {
     ) -> Result<Outcome, Refusal> {
         let Invoked { result, version, log_tail: printed } = invoked;
         let name = &asking.target.name;
-        if let (Some(marks), Some(tracer)) = (&mut asking.marks, gateway.daemon.tracer()) {
-            marks.answered();
-            tracer.invocation(marks, name, id, &result);
-        }
+        gateway.daemon.trace(asking.marks.take(), name, id, &result);
         let mut duration = asking.started.elapsed();
         let (body, failed, failure) = match result {
             Ok(served) => {

@@ -1,11 +1,11 @@
 //! Requests as clients send them: a head, and the event in pieces.
 
-use super::Incoming;
-use super::payload::{self, Intake};
+use super::{Incoming, Service, payload};
 use crate::daemon::invoke::new_request_id;
 use crate::daemon::streamed::{Asked, Target};
 use crate::fri::error::FriError;
 use crate::proto;
+use crate::trace::Marks;
 use futures::StreamExt;
 use prost::bytes::Bytes;
 
@@ -28,6 +28,7 @@ pub struct Head {
     request_id: String,
     timeout_ms: u64,
     payload: Bytes,
+    traceparent: String,
     wants: Wants,
 }
 
@@ -49,6 +50,7 @@ impl From<proto::InvokeRequest> for Piece {
                 request_id: head.request_id,
                 timeout_ms: head.timeout_ms,
                 payload: head.payload,
+                traceparent: head.traceparent,
                 wants: Wants { logs: head.logs, parts: head.stream },
             }),
             Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
@@ -66,6 +68,7 @@ impl From<proto::ActivateRequest> for Piece {
                 request_id: head.request_id,
                 timeout_ms: head.timeout_ms,
                 payload: head.payload,
+                traceparent: head.traceparent,
                 wants: Wants { logs: head.logs, parts: head.stream },
             }),
             Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
@@ -74,22 +77,26 @@ impl From<proto::ActivateRequest> for Piece {
     }
 }
 
-/// Reads a request to its end. Its event has a share of the bound.
+/// Reads a request to its end; with its times, where requests are traced. Its event has a share of the bound.
 pub async fn read<T: Into<Piece> + 'static>(
-    intake: &Intake,
+    service: &Service,
     mut input: Incoming<T>,
-) -> Result<(Asked, Wants), FriError> {
+) -> Result<(Asked, Wants, Option<Marks>), FriError> {
     let Some(Piece::Head(head)) = input.next().await.transpose()?.map(Into::into) else {
         return Err(FriError::Malformed("the first message of a request must be its head"));
     };
+    let mut marks = service.daemon().tracer().map(|_| Marks::of_call(&head.traceparent));
     let request_id = request_id(head.request_id)?;
     let rest = input.map(|message| match Into::<Piece>::into(message?) {
         Piece::Chunk(chunk) => payload::chunk(chunk),
         _ => Err(FriError::Malformed("after its head a request has chunks only")),
     });
-    let event = intake.collect(head.payload, rest).await?;
+    let event = service.0.intake.collect(head.payload, rest).await?;
+    if let Some(marks) = &mut marks {
+        marks.received();
+    }
     let timeout_ms = (head.timeout_ms > 0).then_some(head.timeout_ms);
-    Ok((Asked { target: head.target, request_id, timeout_ms, version: None, event }, head.wants))
+    Ok((Asked { target: head.target, request_id, timeout_ms, version: None, event }, head.wants, marks))
 }
 
 /// The client's identity of a request, or a new one. It reaches logs and HTTP headers.

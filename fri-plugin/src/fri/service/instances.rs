@@ -3,10 +3,12 @@
 use super::answer::{self, Printed, respond};
 use super::asked::{self, Wants};
 use super::{Incoming, Outgoing, Service, payload};
-use crate::daemon::streamed::{Asked, Next};
+use crate::daemon::invoke::Invoked;
+use crate::daemon::streamed::{Asked, Next, Target};
 use crate::fri::error::FriError;
 use crate::proto;
 use crate::proto::invoke_response::Part as Answer;
+use crate::trace::Marks;
 use async_stream::try_stream;
 use futures::StreamExt;
 use seedtree::node::error::NodeError;
@@ -19,7 +21,7 @@ impl Service {
         &self,
         input: Incoming<proto::InvokeRequest>,
     ) -> Result<Outgoing<proto::InvokeResponse>, FriError> {
-        self.run(asked::read(&self.0.intake, input).await?).await
+        self.run(asked::read(self, input).await?).await
     }
 
     /// `Instances.Activate`.
@@ -27,19 +29,47 @@ impl Service {
         &self,
         input: Incoming<proto::ActivateRequest>,
     ) -> Result<Outgoing<proto::InvokeResponse>, FriError> {
-        self.run(asked::read(&self.0.intake, input).await?).await
+        self.run(asked::read(self, input).await?).await
     }
 
-    async fn run(&self, (asked, wants): (Asked, Wants)) -> Result<Outgoing<proto::InvokeResponse>, FriError> {
+    async fn run(
+        &self,
+        (asked, wants, marks): (Asked, Wants, Option<Marks>),
+    ) -> Result<Outgoing<proto::InvokeResponse>, FriError> {
+        let marks = marks.map(|marks| (marks, self.function_of(&asked.target)));
         if wants.logs || wants.parts {
-            return Ok(self.run_apart(asked, wants));
+            return Ok(self.run_apart(asked, wants, marks));
         }
         let invoked = asked.serve(self.daemon(), &mut Nowhere).await;
+        self.trace(marks, &asked.request_id, &invoked);
         let parts = answer::parts(invoked, asked.request_id, Answer::Chunk)?;
         Ok(futures::stream::iter(parts.map(Ok)).boxed())
     }
 
-    fn run_apart(&self, asked: Asked, wants: Wants) -> Outgoing<proto::InvokeResponse> {
+    /// Whom a request is for, for its trace.
+    fn function_of(&self, target: &Target) -> String {
+        match target {
+            Target::Function(name) => name.clone(),
+            Target::Instance(id) => {
+                self.daemon().node().instances().remove(id).map(|i| i.function).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Tells of a request that is over, where requests are traced.
+    fn trace(&self, marks: Option<(Marks, String)>, request_id: &str, invoked: &Invoked) {
+        if let Some((marks, function)) = marks {
+            self.daemon().trace(Some(marks), &function, request_id, &invoked.result);
+        }
+    }
+
+    fn run_apart(
+        &self,
+        asked: Asked,
+        wants: Wants,
+        marks: Option<(Marks, String)>,
+    ) -> Outgoing<proto::InvokeResponse> {
+        let service = self.clone();
         let printed = Printed::new(wants.logs);
         let request_id = asked.request_id.clone();
         let mut request = asked.begin(self.daemon(), printed.clone(), wants.parts);
@@ -64,6 +94,7 @@ impl Service {
                     Some(Next::End(invoked)) => break invoked,
                 }
             };
+            service.trace(marks, &request_id, &ended);
             let error = if wants.parts { Answer::Error } else { Answer::Chunk };
             for part in answer::parts(*ended, request_id, error)? {
                 yield part;
