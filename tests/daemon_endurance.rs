@@ -45,10 +45,15 @@ fn lines(path: impl AsRef<Path>) -> usize {
     std::fs::read_to_string(path).map_or(0, |t| t.lines().count())
 }
 
+/// Control groups of ours: others' come and go.
 fn cgroups(dir: &Path, depth: usize) -> usize {
     let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    dirs.map(|e| 1 + if depth > 0 { cgroups(&e.path(), depth - 1) } else { 0 }).sum()
+    dirs.map(|e| {
+        let ours = e.file_name().to_string_lossy().starts_with("coppice");
+        usize::from(ours) + if depth > 0 { cgroups(&e.path(), depth - 1) } else { 0 }
+    })
+    .sum()
 }
 
 /// Takes stock when nothing is at work any more: `spares` are ready, and instances that have answered are reaped.

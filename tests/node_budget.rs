@@ -205,3 +205,33 @@ fn a_budget_holds_while_seeds_grow_and_seeds_do_not_drive_out_one_another() {
         },
     );
 }
+
+#[test]
+fn a_seed_that_never_fits_the_budget_drives_nobody_out() {
+    let (small, code) = (python(LARGE), python(&LARGE.replace("5000", "50000")));
+    with_config(
+        |config| config.budget = Some(150 << 20),
+        |node| async move {
+            for name in ["a", "b"] {
+                node.deploy(spec(name, small.path()), &mut Nowhere).await.unwrap();
+            }
+            node.deploy(spec("large", code.path()), &mut Nowhere).await.unwrap();
+            let version = node.function("large").unwrap();
+            assert!(version.seed().is_none(), "a seed of 200 MiB in a budget of 150");
+            assert!(version.failure().unwrap().contains("memory budget"), "{version:?}");
+            // Asked for by name it is refused, at once from the second time on: its size is known.
+            for _ in 0..2 {
+                let forks = node.forks();
+                let error = node.grow("large").await.unwrap_err();
+                assert!(matches!(error, NodeError::OverBudget { .. }), "{error:?}");
+                assert_eq!(node.forks(), forks, "it was grown to be refused");
+            }
+            for n in 0..3 {
+                assert_eq!(call(&node, "large", &json!(n)).await.unwrap().level, 1);
+            }
+            assert!(["a", "b"].iter().all(|name| node.function(name).unwrap().seed().is_some()));
+            assert_eq!(node.reclaimed(), 0);
+            assert!(!node.has_room(&version));
+        },
+    );
+}

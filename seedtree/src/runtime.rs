@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub const MAX_PAYLOAD: usize = 6 << 20;
 /// Most bytes of an answer that is streamed in parts, as on AWS Lambda.
 pub const MAX_STREAMED: usize = 200 << 20;
+/// Longest part of an answer that is streamed, bytes.
+pub const MAX_PART: usize = 1 << 20;
 /// First byte of a runtime's message that is a part of an answer.
 pub const PART: u8 = b'P';
 

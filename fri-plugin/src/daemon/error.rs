@@ -131,7 +131,9 @@ pub fn kind_of(error: &NodeError) -> Kind {
         }
         "Function.Handler" | "Function.CodeMissing" | "Request.NotJson" => Kind::Invalid,
         "Request.TooLarge" => Kind::TooLarge,
-        "Function.TooManyRequests" | "Node.Overloaded" | "Instance.TooMany" => Kind::TooMany,
+        "Function.TooManyRequests" | "Node.Overloaded" | "Node.OverBudget" | "Instance.TooMany" => {
+            Kind::TooMany
+        }
         "Instance.Busy" | "Instance.Killed" => Kind::Conflict,
         "Node.Draining" | "Node.NoSeed" => Kind::Unavailable,
         "Sandbox.Timedout" => Kind::TimedOut,

@@ -119,6 +119,11 @@ impl Daemon {
     pub async fn grow_functions(&self, mut told: impl FnMut(String)) {
         let names: Vec<String> = self.node().functions().iter().map(|v| v.spec.name.clone()).collect();
         for (n, name) in names.iter().enumerate() {
+            // No seed goes for another before anybody has asked for one of them.
+            if self.node().function(name).is_ok_and(|v| !self.node().has_room(&v)) {
+                told(format!("no room for seed {} of {}: {name}: it is grown on demand", n + 1, names.len()));
+                continue;
+            }
             told(format!("growing seed {} of {}: {name}", n + 1, names.len()));
             if let Err(error) = self.prewarm(name).await {
                 tracing::warn!(

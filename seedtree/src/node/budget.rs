@@ -1,5 +1,6 @@
 //! The memory budget between two looks: what is known without measuring again.
 
+use super::error::NodeError;
 use super::version::Version;
 use super::{Node, lock};
 use crate::reclaim::{Candidate, welcome};
@@ -74,26 +75,47 @@ impl Node {
         welcome(&**policy, &others, &new, budget.saturating_sub(fixed))
     }
 
-    /// Before a seed is grown: makes room for it.
-    pub(super) async fn make_room(&self, version: &Version) {
-        self.keep_free(self.expected(version)).await;
+    /// Whether its seed fits the budget, beside all that are there.
+    pub fn has_room(&self, version: &Version) -> bool {
+        let (Some(budget), Some(held)) = (self.0.config.budget, self.held()) else { return true };
+        held.saturating_add(self.expected(version)) <= budget
     }
 
-    /// After it was grown: sees to it that the budget holds.
-    pub(super) async fn has_grown(&self, version: &Version) {
-        // One that does not serve yet is not among the functions.
-        let counted = self.function(&version.spec.name).is_ok_and(|v| v.number == version.number);
-        self.keep_free(if counted { 0 } else { self.expected(version) }).await;
+    /// Before a seed is grown: makes room for it. One that is known not to fit is not grown.
+    pub(super) async fn make_room(&self, version: &Version) -> Result<(), NodeError> {
+        let bytes = self.expected(version);
+        self.keep_free(bytes).await;
+        self.fits(version, version.worth.bytes().unwrap_or(0))
+    }
+
+    /// When a seed of so many bytes was grown, and is not yet its version's: makes room for it, if it fits at all.
+    pub(super) async fn admit(&self, version: &Version, bytes: u64) -> Result<(), NodeError> {
+        self.keep_free(bytes).await;
+        self.fits(version, bytes)
+    }
+
+    /// A seed of so many bytes fits the budget, were it the only function's.
+    fn fits(&self, version: &Version, bytes: u64) -> Result<(), NodeError> {
+        let Some(budget) = self.0.config.budget else { return Ok(()) };
+        let left = budget.saturating_sub(lock(&self.0.budget.fixed).unwrap_or(0));
+        if bytes <= left {
+            return Ok(());
+        }
+        Err(NodeError::OverBudget { function: version.spec.name.clone(), bytes, left })
+    }
+
+    /// What all sandboxes hold by what is known, bytes; `None` before the first look.
+    fn held(&self) -> Option<u64> {
+        let fixed = (*lock(&self.0.budget.fixed))?;
+        let seeds = self.functions().into_iter().filter(|v| v.seed().is_some());
+        Some(seeds.fold(fixed, |sum, v| sum.saturating_add(self.expected(&v))))
     }
 
     /// Keeps so many bytes of the budget free. Memory is measured only where they may not be.
     async fn keep_free(&self, bytes: u64) {
         let Some(budget) = self.0.config.budget else { return };
-        let seeds = || self.functions().into_iter().filter(|v| v.seed().is_some());
-        let held = lock(&self.0.budget.fixed)
-            .map(|fixed| seeds().fold(fixed, |sum, v| sum.saturating_add(self.expected(&v))));
-        if held.is_none_or(|held| held.saturating_add(bytes) > budget) {
-            self.reclaim(budget.saturating_sub(bytes)).await;
+        if self.held().is_none_or(|held| held.saturating_add(bytes) > budget) {
+            self.reclaim_for(budget, bytes).await;
         }
     }
 }

@@ -34,9 +34,15 @@ impl Node {
         let prepared = Prepared(Some(self.version(spec)?));
         if let Some(version) = &prepared.0 {
             let growing = version.begin_growing();
-            self.grow_function(version, printed).await?;
+            match self.grow_function(version, printed).await {
+                Ok(()) => self.train(version).await,
+                // It can serve, as functions do whose seeds were given up.
+                Err(error @ NodeError::OverBudget { .. }) => {
+                    tracing::warn!(function = version.spec.name, %error, "a function is deployed without a seed");
+                }
+                Err(error) => return Err(error),
+            }
             drop(growing);
-            self.train(version).await;
         }
         Ok(prepared)
     }

@@ -106,6 +106,24 @@ pub enum NodeError {
         /// Why there is none.
         reason: String,
     },
+    /// The seed of the function is larger than what the memory budget leaves for functions.
+    #[error(
+        "the seed of function {function} holds {bytes} bytes, and {left} bytes of the memory budget are for functions' seeds: requests are \
+         served without one; raise the budget, or have the function keep less when it is imported"
+    )]
+    OverBudget {
+        /// Which.
+        function: String,
+        /// What its seed holds.
+        bytes: u64,
+        /// What there is for it, were it the only one.
+        left: u64,
+    },
+    /// The seed was grown, and given up at once for others that are worth more.
+    #[error(
+        "the seed of function {0} was given up for those of others, which are worth more: the memory budget is too small for all"
+    )]
+    Outbid(String),
     /// The request waited for its turn as long as the function may run.
     #[error("the request waited {0} ms for its turn: try again later")]
     WaitedTooLong(u64),
@@ -169,6 +187,7 @@ impl NodeError {
             NodeError::TooManyRequests { .. } | NodeError::WaitedTooLong(_) => "Function.TooManyRequests",
             NodeError::Overloaded { .. } => "Node.Overloaded",
             NodeError::NoSeed { .. } => "Node.NoSeed",
+            NodeError::OverBudget { .. } | NodeError::Outbid(_) => "Node.OverBudget",
             NodeError::Draining => "Node.Draining",
             NodeError::Import(_) => "Runtime.ImportError",
             NodeError::Function(failure) => failure.error_type(),

@@ -30,6 +30,16 @@ impl Node {
         if self.os_seed(what).is_ok() {
             return Ok(());
         }
+        let began = now();
+        let booted = self.boot(what).await;
+        match &booted {
+            Ok(()) => self.0.os_setback.over(),
+            Err(error) => _ = self.0.os_setback.failed(began, now(), crate::sandbox::chain(error)),
+        }
+        booted
+    }
+
+    async fn boot(&self, what: &str) -> Result<(), NodeError> {
         let config = &self.0.config;
         let fail = |source| NodeError::Sandbox { what: what.into(), source };
         let booted = self.0.ground.planter.boot(config.exe.clone(), config.mark.clone()).await;
@@ -85,10 +95,8 @@ impl Node {
             self.grow_language(version.spec.runtime).await?;
             let _alone = self.0.growth.acquire().await;
             began = now();
-            self.make_room(version).await;
-            self.import(version, printed).await?;
-            self.has_grown(version).await;
-            Ok::<(), NodeError>(())
+            self.make_room(version).await?;
+            self.import(version, printed).await
         };
         let result = tokio::select! {
             result = grown => result,
@@ -129,6 +137,7 @@ impl Node {
             self.0.budget.grown_again(2);
         }
         version.worth.grown(import, seed.own);
+        self.admit(version, seed.own).await?;
         version.set_seed(Some(seed));
         Ok(())
     }

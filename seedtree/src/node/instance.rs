@@ -3,7 +3,7 @@
 use super::error::NodeError;
 use super::seed::Forked;
 use crate::proto::{Event, Failure, Measures, Phases, Request};
-use crate::runtime::{MAX_PAYLOAD, MAX_STREAMED, Reply};
+use crate::runtime::{MAX_PART, MAX_PAYLOAD, MAX_STREAMED, Reply};
 use crate::sandbox::now;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ pub trait Sink: Send {
         let _ = instance;
     }
 
-    /// Where parts of the answer go, of at most [`MAX_PAYLOAD`] bytes each, for a caller who wants them as they are made: a Python handler may
+    /// Where parts of the answer go, of at most [`MAX_PART`] bytes each, for a caller who wants them as they are made: a Python handler may
     /// then return an iterator of str or bytes, and a Node.js handler be one of `awslambda.streamifyResponse`. The function waits while the
     /// channel is full; a channel that is closed ends it ([`NodeError::Abandoned`]). After the parts the reply is an empty result, or the
     /// function's error; a handler that answers at once gives its result as ever, and no part.
@@ -163,11 +163,15 @@ impl Instance {
             let Event::Part(mut part) = event else { return Ok(event) };
             // A guest may say this unasked.
             let parts = sink.parts().cloned().ok_or(NodeError::Protocol)?;
-            streamed = streamed.saturating_add(part.len());
-            if part.is_empty() || part.len() > MAX_PAYLOAD + 1 || streamed > MAX_STREAMED {
-                return Err(NodeError::StreamTooLong);
+            // The first byte says what it is. The runtimes send parts of `MAX_PART` at most.
+            if part.is_empty() || part.len() > MAX_PART + 1 {
+                return Err(NodeError::Protocol);
             }
             part.remove(0);
+            streamed = streamed.saturating_add(part.len());
+            if streamed > MAX_STREAMED {
+                return Err(NodeError::StreamTooLong);
+            }
             tokio::select! {
                 sent = parts.send(part) => sent.map_err(|_| NodeError::Abandoned)?,
                 () = self.killed.notified() => return Err(NodeError::Killed),

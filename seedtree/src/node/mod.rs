@@ -84,7 +84,9 @@ struct Inner {
     processors: usize,
     /// One seed that functions share grows at a time.
     shared_growth: Semaphore,
-    /// Why one could not be grown.
+    /// Why the OS seed could not be booted.
+    os_setback: Setback,
+    /// Why a seed that functions share could not be grown again.
     shared_setback: Setback,
     /// One function's seed grows at a time, in the order in which they are asked for.
     growth: Semaphore,
@@ -142,6 +144,7 @@ impl Node {
             drained: Notify::new(),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             shared_growth: Semaphore::new(1),
+            os_setback: Setback::new(tend::PAUSES.0, tend::PAUSES.1),
             shared_setback: Setback::new(tend::PAUSES.0, tend::PAUSES.1),
             growth: Semaphore::new(1),
             config,

@@ -120,6 +120,7 @@ impl Node {
                 (spec, None)
             },
             what,
+            timeout_ms,
         )
         .await
         .map(|(instance, _)| instance)?

@@ -183,15 +183,17 @@ impl Node {
             (spec.record, spec.keep) = (record.is_some(), keep);
             (spec, record)
         };
-        self.fork_deepest(version, plan, "forking an instance").await
+        self.fork_deepest(version, plan, "forking an instance", timeout_ms).await
     }
 
-    /// Forks from the deepest living seed that fits. `plan` says for a level what the child is to do after it has imported the function.
+    /// Forks from the deepest living seed that fits. `plan` says for a level what the child is to do after it has imported the function. Where
+    /// there is no seed at all it waits for one, `limit_ms` at most.
     pub(super) async fn fork_deepest(
         &self,
         version: &Arc<Version>,
         mut plan: impl FnMut(u8) -> (ForkSpec, Option<Training>),
         what: &str,
+        limit_ms: u64,
     ) -> Result<(Instance, Option<Training>), NodeError> {
         let mut waited = false;
         loop {
@@ -211,12 +213,12 @@ impl Node {
             }
             // Where nothing lives, something is to be grown.
             self.after(version);
-            if waited || !self.os_comes_back(version.spec.timeout_ms).await {
+            if waited || !self.os_comes_back(limit_ms).await {
                 break;
             }
             waited = true;
         }
-        let reason = self.0.shared_setback.reason().or_else(|| version.failure());
+        let reason = self.0.os_setback.reason().or_else(|| version.failure());
         let (function, reason) =
             (version.spec.name.clone(), reason.unwrap_or_else(|| "it is being grown".into()));
         Err(NodeError::NoSeed { function, reason })

@@ -56,6 +56,11 @@ impl Node {
     ///
     /// Memory is measured, which costs as much as [`Node::memory`].
     pub async fn reclaim(&self, budget: u64) -> Reclaimed {
+        self.reclaim_for(budget, 0).await
+    }
+
+    /// The same, and keeps `bytes` of the budget free for a new seed. Nobody goes for one that would not fit if it were alone.
+    pub(super) async fn reclaim_for(&self, budget: u64, bytes: u64) -> Reclaimed {
         let _alone = self.0.budget.looking.lock().await;
         let functions = self.functions();
         // What a seed alone holds was measured before it had children: afterwards they share its pages, and it has none for itself.
@@ -92,6 +97,7 @@ impl Node {
             }
         }
         let left = budget.saturating_sub(fixed);
+        let left = left.checked_sub(bytes).unwrap_or(left);
         let gone = victims(&*self.0.config.policy, &candidates, left);
         let dropped = gone.into_iter().filter_map(|n| {
             let (version, known) = (functions.get(n)?, *candidates.get(&n)?);

@@ -8,7 +8,7 @@ use super::version::{Training, Version};
 use super::{Inner, Node};
 use crate::sandbox::now;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Time for an instance to tell what it recorded, ms.
@@ -41,27 +41,29 @@ pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
 }
 
 impl Node {
+    /// Grows what is lost. A language that fails does not keep the others.
     async fn regrow_shared(&self) -> Result<(), NodeError> {
         self.grow_os().await?;
         self.versions().iter().for_each(|version| version.forget_gone());
+        let mut result = Ok(());
         for runtime in self.languages() {
-            self.grow_language(runtime).await?;
+            let grown = self.grow_language(runtime).await;
+            result = result.and(grown);
         }
-        Ok(())
+        result
     }
 
-    /// Waits while the OS seed is grown again, [`COMES_BACK`] and `limit_ms` at most; whether it is there. False at once where it was tried
-    /// and failed.
+    /// Boots the OS seed where it is lost, in [`COMES_BACK`] and `limit_ms` at most; whether it is there. False at once in the pause after an
+    /// attempt that has failed. Who grows lost seeds again may be in a pause for another's sake.
     pub(super) async fn os_comes_back(&self, limit_ms: u64) -> bool {
-        let begun = Instant::now();
-        let limit = COMES_BACK.min(Duration::from_millis(limit_ms));
-        while self.os_seed("").is_err() {
-            if begun.elapsed() > limit || self.0.shared_setback.reason().is_some() || self.is_draining() {
-                return false;
-            }
-            tokio::time::sleep(LOOK).await;
+        if limit_ms == 0 || self.is_draining() || !self.0.os_setback.may_try(now()) {
+            return self.os_seed("").is_ok();
         }
-        true
+        let limit = COMES_BACK.min(Duration::from_millis(limit_ms));
+        // Booting goes on when the request's time is over. What goes wrong is kept, for the error that the request gets.
+        let node = self.clone();
+        let booting = tokio::spawn(async move { node.grow_os().await });
+        matches!(tokio::time::timeout(limit, booting).await, Ok(Ok(Ok(()))))
     }
 
     /// Keeps an instance that has answered, or lets it end.
@@ -121,7 +123,7 @@ impl Node {
             self.refill(version);
             return;
         }
-        if !version.setback.may_try(now()) || !self.wants_seed(version) {
+        if version.is_growing() || !version.setback.may_try(now()) || !self.wants_seed(version) {
             return;
         }
         if let Some(growing) = version.begin_growing() {
@@ -142,8 +144,10 @@ impl Node {
         }
     }
 
-    /// Grows the seed of a function, where it has none, records its working set, and has its spares made.
+    /// Grows the seed of a function, where it has none, records its working set, and has its spares made. It may be given up again at once
+    /// ([`NodeError::Outbid`]).
     pub async fn grow(&self, name: &str) -> Result<(), NodeError> {
+        let mut grown = None;
         loop {
             // Looked up each time: a version that has retired meanwhile never has a seed again, its successor may have one.
             let version = self.function(name)?;
@@ -151,13 +155,19 @@ impl Node {
                 self.refill(&version);
                 return Ok(());
             }
+            if grown == Some(version.number) {
+                return Err(NodeError::Outbid(name.to_owned()));
+            }
             let Some(growing) = version.begin_growing() else {
                 // Somebody else does it.
                 tokio::time::sleep(LOOK).await;
                 continue;
             };
             match self.grow_function(&version, &mut ToLog::new(name)).await {
-                Ok(()) => self.train(&version).await,
+                Ok(()) => {
+                    self.train(&version).await;
+                    grown = Some(version.number);
+                }
                 Err(_) if version.is_retired() => {}
                 Err(error) => return Err(error),
             }
