@@ -67,6 +67,7 @@ fn a_configuration_that_is_wrong_is_refused_before_anything_is_made() {
         ("state = \"/\"", &["state", "directory of the daemon's own"]),
         ("rootfs = \"/nowhere\"", &["rootfs", "/nowhere", "programs of the runtimes"]),
         ("hidden = [\"/nowhere\"]", &["hidden", "/nowhere", "leave it out"]),
+        ("hidden = [\"/\"]", &["hidden", "not rootfs"]),
         ("runtimes = [\"python\", \"python\"]", &["runtimes", "python", "once"]),
         ("[fri]\ngroup = \"no-such-group\"", &["fri.group", "no-such-group", "groupadd"]),
     ];

@@ -371,6 +371,21 @@ fn a_function_does_not_read_the_hosts_secrets() {
     assert_eq!(got[path("hidden")], EACCES);
     assert_eq!((&got[path("hidden-dir")], &got[path("hidden-dir/key")]), (&json!([]), &json!(ENOENT)));
     assert_eq!(got["/etc/passwd"].as_str().map(str::len), Some(4), "{got}");
+    // As editors and certbot do: another file comes to the name; and another directory, and something that was not there.
+    std::fs::write(path("new"), "text").unwrap();
+    std::fs::rename(path("new"), path("hidden")).unwrap();
+    std::fs::rename(path("hidden-dir"), path("moved")).unwrap();
+    make("hidden-dir", 0o755);
+    make("hidden-dir/subdir", 0o755);
+    // One that has looked before, and one that has not.
+    daemon.deploy(python("young"), &[("app.py", READS)]).unwrap();
+    let asked = ["hidden", "hidden-dir", "hidden-dir/key", "hidden-dir/subdir/key", "moved", "dir-for-all"];
+    for name in ["reads", "young"] {
+        let got = answer(&daemon, name, &json!(asked.map(path)).to_string());
+        let of = asked.map(|n| got[path(n)].clone());
+        let expected = json!([EACCES, [], ENOENT, ENOENT, [], ["key"]]);
+        assert_eq!(json!(of), expected, "{name}: {got}");
+    }
     if std::fs::metadata("/etc/shadow").is_ok_and(|m| m.permissions().mode() & 0o4 == 0) {
         assert_eq!(got["/etc/shadow"], EACCES);
     }

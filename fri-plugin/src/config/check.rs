@@ -12,6 +12,9 @@ use std::path::Path;
 /// Longest path of a unix socket, bytes: sun_path without its final zero (unix(7)).
 const SOCKET_PATH: usize = 107;
 
+/// What `hidden` may name.
+const NOT_THE_ROOT: &str = "must be a directory or file below rootfs: not rootfs, and none that rootfs is in";
+
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
 
@@ -60,6 +63,9 @@ impl Config {
         }
         for path in &self.hidden {
             absolute("hidden", path)?;
+            if path.file_name().is_none() || self.rootfs.starts_with(path) {
+                return Err(refuse("hidden", format!("\"{}\"", path.display()), NOT_THE_ROOT));
+            }
         }
         for (n, runtime) in self.runtimes.iter().enumerate() {
             if self.runtimes[..n].contains(runtime) {
@@ -132,9 +138,13 @@ impl Config {
                 Err(error) => Err(refuse(key, shown(), format!("cannot be used ({error}): {advice}"))),
             }
         };
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         there("rootfs", &self.rootfs, true, "name the directory that has the programs of the runtimes")?;
         for path in &self.hidden {
             there("hidden", path, false, "name what is there when the daemon starts, or leave it out")?;
+            if real(&self.rootfs).starts_with(real(path)) {
+                return Err(refuse("hidden", format!("\"{}\"", path.display()), NOT_THE_ROOT));
+            }
         }
         let group = &self.fri.group;
         let access = Access::for_group(group, self.fri.mode);

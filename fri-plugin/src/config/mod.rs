@@ -63,7 +63,7 @@ pub struct Config {
     pub rootfs: PathBuf,
     /// Show guests only what everybody may see of it.
     pub public_only: bool,
-    /// Directories that guests see empty, and files that they cannot read.
+    /// Directories that guests see empty, and files that they cannot read, by their paths and as the objects that they are at start.
     pub hidden: Vec<PathBuf>,
     /// Runtimes with a seed at start.
     pub runtimes: Vec<Runtime>,

@@ -66,6 +66,9 @@ fn a_value_outside_of_its_bounds_names_its_key() {
         ("state = \"/srv\"\nrootfs = \"/srv/root\"", "state"),
         ("runtimes = [\"node\", \"python\", \"node\"]", "runtimes"),
         ("hidden = [\"home\"]", "hidden"),
+        ("hidden = [\"/home\", \"/\"]", "hidden"),
+        ("hidden = [\"/srv/root/\"]\nrootfs = \"/srv/root\"", "hidden"),
+        ("hidden = [\"/srv\"]\nrootfs = \"/srv/root\"", "hidden"),
         ("fork_queue = 0", "fork_queue"),
         ("[functions]\nmemory = \"1 KiB\"", "functions.memory"),
         ("[functions]\nmemory = \"11 GiB\"", "functions.memory"),
@@ -96,10 +99,13 @@ fn what_is_not_on_this_host_names_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let (gone, file) = (dir.path().join("gone"), dir.path().join("file"));
     std::fs::write(&file, "").unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("..", &link).unwrap();
     let cases = [
         (format!("rootfs = {gone:?}"), "rootfs"),
         (format!("rootfs = {file:?}"), "rootfs"),
         (format!("hidden = [{gone:?}]"), "hidden"),
+        (format!("rootfs = {:?}\nhidden = [{link:?}]", dir.path()), "hidden"),
         ("[fri]\ngroup = \"no-such-group\"".to_owned(), "fri.group"),
     ];
     for (text, expected) in cases {

@@ -15,23 +15,44 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// What of the lower tree is for the guest to see. By default, all that this process may.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// Device and inode numbers of directories that appear empty, and of files that cannot be read, wherever they are met.
+    /// Paths in the lower tree, without a slash before them and without links on the way: at and below each, directories appear empty
+    /// and files cannot be read, whatever is there by then.
+    pub paths: Vec<Vec<u8>>,
+    /// Device and inode numbers of directories and files that are hidden in the same way, wherever they are met. Who gives them holds
+    /// these objects, so that no other one gets their numbers.
     pub hidden: Vec<(u64, u64)>,
     /// Only what everybody may see on the host, as its mode bits for others say. The root directory itself is what was chosen to be shown.
     pub public_only: bool,
 }
 
 impl Shown {
-    /// Whether `needed`, permission bits of others, are there for something that is not hidden.
-    pub(super) fn allows(&self, stat: &Stat, needed: u32) -> bool {
-        !self.hidden.contains(&(stat.dev, stat.ino)) && (!self.public_only || stat.mode & needed == needed)
+    /// Whether a path of the lower tree is a hidden one or below one.
+    pub(super) fn hides(&self, path: &[u8]) -> bool {
+        let below = |hidden: &Vec<u8>| matches!(path.strip_prefix(&hidden[..]), Some([] | [b'/', ..]));
+        self.paths.iter().any(below)
+    }
+
+    /// Whether `needed`, permission bits of others, are there for what is at `path` and not hidden.
+    pub(super) fn allows(&self, path: &[u8], stat: &Stat, needed: u32) -> bool {
+        !self.hides(path)
+            && !self.hidden.contains(&(stat.dev, stat.ino))
+            && (!self.public_only || stat.mode & needed == needed)
     }
 }
 
 pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_with(root, path, flags | OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS)
+}
+
+fn open_with(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC;
     for _ in 0..8 {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // A rename somewhere on the host raced with the walk.
@@ -77,11 +98,31 @@ pub fn stat(root: BorrowedFd<'_>, path: &[u8]) -> Result<(Stat, Option<Vec<u8>>)
     Ok((stat, link))
 }
 
+/// As [`stat`]. A hidden link leads nowhere, as it may lead elsewhere since it was hidden: it is what it leads to, empty or unreadable.
+pub(super) fn look(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    shown: &Shown,
+) -> Result<(Stat, Option<Vec<u8>>), Errno> {
+    let (stat, link) = stat(root, path)?;
+    if link.is_none() || !shown.hides(path) {
+        return Ok((stat, link));
+    }
+    match open_with(root, path, OFlags::PATH, ResolveFlags::empty()) {
+        Ok(fd) => Ok((stat_fd(fd.as_fd())?, None)),
+        Err(Errno::ENFILE) => Err(Errno::ENFILE),
+        Err(_) => Ok((Stat { mode: S_IFREG, ..stat }, None)),
+    }
+}
+
 /// Opens a regular file for reading. EACCES when it is something else by now, or not for the guest to see: what counts is what was opened.
 pub fn open_file(root: BorrowedFd<'_>, path: &[u8], shown: &Shown) -> Result<OwnedFd, Errno> {
+    if shown.hides(path) {
+        return Err(Errno::EACCES);
+    }
     let fd = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let stat = stat_fd(fd.as_fd())?;
-    if stat.mode & S_IFMT != S_IFREG || !shown.allows(&stat, MAY_READ) {
+    if stat.mode & S_IFMT != S_IFREG || !shown.allows(path, &stat, MAY_READ) {
         return Err(Errno::EACCES);
     }
     Ok(fd)
@@ -94,7 +135,7 @@ pub fn list(root: BorrowedFd<'_>, path: &[u8], shown: &Shown) -> Result<Vec<(Vec
     if stat.mode & S_IFMT != S_IFDIR {
         return Err(Errno::ENOTDIR);
     }
-    if !path.is_empty() && !shown.allows(&stat, MAY_READ | MAY_EXEC) {
+    if !path.is_empty() && !shown.allows(path, &stat, MAY_READ | MAY_EXEC) {
         return Err(Errno::EACCES);
     }
     let mut out = Vec::new();
@@ -221,7 +262,7 @@ mod tests {
             (meta.dev(), meta.ino())
         };
         let hidden = vec![node("all.f"), node("search"), node("tmp")];
-        let mut k = kernel(top.path(), Shown { hidden, public_only: false });
+        let mut k = kernel(top.path(), Shown { hidden, ..Shown::default() });
         for closed in ["/all.f", "/open/other.f"] {
             assert_eq!(read(&mut k, closed), Err(Errno::EACCES), "{closed}");
         }
@@ -229,5 +270,70 @@ mod tests {
             assert_eq!(list(&mut k, empty), Ok(Vec::new()), "{empty}");
         }
         assert_eq!((read(&mut k, "/own.f"), read(&mut k, "/link")), (Ok(b'x'), Ok(b'x')));
+    }
+
+    #[test]
+    fn what_comes_to_a_hidden_path_is_hidden() {
+        let top = tree();
+        let at = |path: &str| top.path().join(path);
+        let paths = ["all.f", "open", "search/file", "later", "link"].map(|p| p.as_bytes().to_vec()).to_vec();
+        let shown = Shown { paths, ..Shown::default() };
+        // One that has looked before, and one that has not.
+        let mut old = kernel(top.path(), shown.clone());
+        assert_eq!(read(&mut old, "/all.f"), Err(Errno::EACCES));
+        assert_eq!(read(&mut old, "/search/file"), Err(Errno::EACCES));
+        assert_eq!(list(&mut old, "/open"), Ok(Vec::new()));
+        for (new, path) in [("new", "all.f"), ("new", "search/file"), ("new", "openfile.f")] {
+            fs::write(at(new), "new").unwrap();
+            fs::rename(at(new), at(path)).unwrap();
+        }
+        fs::rename(at("open"), at("away")).unwrap();
+        fs::rename(at("names"), at("open")).unwrap();
+        fs::create_dir_all(at("later/on")).unwrap();
+        fs::write(at("later/on/file"), "new").unwrap();
+        fs::remove_file(at("link")).unwrap();
+        std::os::unix::fs::symlink("own.f", at("link")).unwrap();
+        let mut young = kernel(top.path(), shown);
+        for k in [&mut old, &mut young] {
+            for closed in ["/all.f", "/search/file", "/link"] {
+                assert_eq!(read(k, closed), Err(Errno::EACCES), "{closed}");
+            }
+            for empty in ["/open", "/later"] {
+                assert_eq!(list(k, empty), Ok(Vec::new()), "{empty}");
+            }
+            for gone in ["/open/file", "/later/on/file"] {
+                assert_eq!(read(k, gone), Err(Errno::ENOENT), "{gone}");
+            }
+            // A longer name is another one.
+            assert_eq!((read(k, "/openfile.f"), read(k, "/own.f")), (Ok(b'n'), Ok(b'x')));
+        }
+    }
+
+    #[test]
+    fn what_becomes_hidden_while_it_is_known_stays_closed() {
+        let top = tree();
+        let fd = fs::File::open(top.path()).unwrap();
+        let shown = Shown { paths: vec![b"own".to_vec()], ..Shown::default() };
+        for hidden in ["own", "own/file"] {
+            let (path, root) = (hidden.as_bytes(), fd.as_fd());
+            assert_eq!(open_file(root, path, &shown).unwrap_err(), Errno::EACCES);
+        }
+        assert_eq!(super::list(fd.as_fd(), b"own", &shown).unwrap_err(), Errno::EACCES);
+    }
+
+    #[test]
+    fn a_hidden_link_leads_nowhere() {
+        let top = tree();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, top.path().join(name)).unwrap();
+        link("open", "l1");
+        link("/all.f", "l2");
+        link("gone", "l3");
+        let paths = ["l1", "l2", "l3"].map(|p| p.as_bytes().to_vec()).to_vec();
+        let mut k = kernel(top.path(), Shown { paths, ..Shown::default() });
+        assert_eq!(list(&mut k, "/l1"), Ok(Vec::new()));
+        assert_eq!(read(&mut k, "/l1/file"), Err(Errno::ENOENT));
+        assert_eq!((read(&mut k, "/l2"), read(&mut k, "/l3")), (Err(Errno::EACCES), Err(Errno::EACCES)));
+        // Under their own names they are not.
+        assert_eq!((read(&mut k, "/open/file"), read(&mut k, "/all.f")), (Ok(b'x'), Ok(b'x')));
     }
 }

@@ -173,7 +173,7 @@ impl Kernel {
         }
         let (Some(base), Some(_)) = (&d.lower, &self.vfs.root_fd) else { return Ok(None) };
         let path = join(base, name);
-        match self.vfs.below_root(|root, _| lower::stat(root, &path)) {
+        match self.vfs.below_root(|root, shown| lower::look(root, &path, shown)) {
             Ok((mut stat, link)) => {
                 if !matches!(stat.mode & super::inode::S_IFMT, super::inode::S_IFREG | super::inode::S_IFDIR)
                 {
@@ -183,7 +183,7 @@ impl Kernel {
                 let kind = match (stat.mode & super::inode::S_IFMT, link) {
                     (_, Some(target)) => Kind::Symlink(target),
                     (super::inode::S_IFDIR, _) => {
-                        let shown = self.vfs.shown.allows(&stat, MAY_EXEC);
+                        let shown = self.vfs.shown.allows(&path, &stat, MAY_EXEC);
                         Kind::Dir(super::inode::Dir::over(shown.then_some(path)))
                     }
                     (super::inode::S_IFREG, _) => Kind::Host { path, fd: None },

@@ -145,7 +145,7 @@ impl Kernel {
         for name in [&b"tmp"[..], b"run"] {
             let root_fd = self.vfs.root_fd.clone().ok_or(Errno::ENOENT)?;
             let shown = matches!(lower::stat(root_fd.as_fd(), name),
-                Ok((s, _)) if s.mode & S_IFMT == S_IFDIR && self.vfs.shown.allows(&s, MAY_EXEC));
+                Ok((s, _)) if s.mode & S_IFMT == S_IFDIR && self.vfs.shown.allows(name, &s, MAY_EXEC));
             if shown && let Some(id) = self.lookup(ROOT, name)? {
                 self.vfs.dir_mut(id)?.lower = Some(name.to_vec());
                 // Removing it must not uncover the host's own.

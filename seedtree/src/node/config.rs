@@ -13,8 +13,10 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// Root directory of the guests. By default the host's.
     pub rootfs: PathBuf,
-    /// Directories of the host that appear empty in the guests, and files that cannot be read there, wherever they are below the root
-    /// directory: what is not for functions to see. They must be there. None by default.
+    /// Directories of the host that appear empty in the guests, and files that cannot be read there: what is not for functions to see.
+    /// They must be there, and the root directory not in them. Hidden are these paths, where links in them lead at start, whatever comes
+    /// there later, and the very objects that are there at start, wherever they are met. The node holds them open: a file system that is
+    /// hidden cannot be unmounted meanwhile. None by default.
     pub hidden: Vec<PathBuf>,
     /// Show guests only what everybody may see of the root directory: files that others may read, and directories that others may
     /// search. On by default: this process may be root, and the root directory the host's.

@@ -19,6 +19,17 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// Something cannot be hidden from the guests.
+    #[error(
+        "cannot hide {path} from functions: name what is there, and not what the root directory is or lies in"
+    )]
+    Hidden {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A directory of a function's code cannot be opened.
     #[error("cannot open the code of function {function} in {path}")]
     Code {
@@ -172,7 +183,7 @@ impl NodeError {
     /// A stable name for programs. It never changes its meaning.
     pub fn code(&self) -> &'static str {
         match self {
-            NodeError::Root { .. } | NodeError::Host(_) => "Node.Host",
+            NodeError::Root { .. } | NodeError::Hidden { .. } | NodeError::Host(_) => "Node.Host",
             NodeError::Code { .. } => "Function.CodeMissing",
             NodeError::Handler { .. } => "Function.Handler",
             NodeError::NoSuchFunction(_) => "Function.NotFound",

@@ -11,6 +11,7 @@ pub mod deploy;
 pub mod error;
 pub mod function;
 mod grow;
+mod hidden;
 pub mod instance;
 mod listed;
 pub mod memory;
@@ -42,8 +43,7 @@ use seed::{Ground, NodeSeed};
 use setback::Setback;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tokio::sync::{Notify, Semaphore};
@@ -61,6 +61,8 @@ struct Inner {
     root: Arc<OwnedFd>,
     /// What of the root directory the guests may see.
     shown: guest::vfs::Shown,
+    /// What is hidden of it, held open so that nothing else gets its inode numbers.
+    _hidden: Vec<OwnedFd>,
     ground: Ground,
     priority: Option<Priority>,
     rates: Rates,
@@ -112,12 +114,12 @@ impl Node {
     pub async fn plant(config: NodeConfig) -> Result<Node, NodeError> {
         let refuse = |source| NodeError::Root { path: config.rootfs.clone(), source };
         let root = open_dir(&config.rootfs).map_err(refuse)?;
-        let number = |path: &PathBuf| {
-            let refuse = |source| NodeError::Root { path: path.clone(), source };
-            std::fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(refuse)
-        };
-        let hidden = config.hidden.iter().map(number).collect::<Result<_, _>>()?;
-        let shown = guest::vfs::Shown { hidden, public_only: config.public_only };
+        let mut shown = guest::vfs::Shown { public_only: config.public_only, ..Default::default() };
+        let mut held = Vec::new();
+        for path in &config.hidden {
+            let hide = hidden::hide(path, &root, &config.rootfs, &mut shown);
+            held.extend(hide.map_err(|source| NodeError::Hidden { path: path.clone(), source })?);
+        }
         let reaper = Reaper::start();
         let grace = std::time::Duration::from_millis(config.fork_timeout_ms);
         let planter = Planter::start(reaper.known.clone(), grace).map_err(NodeError::Host)?;
@@ -126,6 +128,7 @@ impl Node {
         let node = Node(Arc::new(Inner {
             root: Arc::new(root),
             shown,
+            _hidden: held,
             ground: Ground { queue, fork_timeout_ms, reaper, planter, lost: lost.clone() },
             priority: config.grow_nicely.then(Priority::find).flatten(),
             rates: Rates::new(config.rate_half_life_s),
