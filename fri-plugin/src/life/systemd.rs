@@ -99,11 +99,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
+        // It is read when the child has ended: few enough messages that the socket has room for all (net.unix.max_dgram_qlen).
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "life::systemd::tests::service"])
             .env(CHILD, "1")
             .env("NOTIFY_SOCKET", &path)
-            .env("WATCHDOG_USEC", "200000")
+            .env("WATCHDOG_USEC", "400000")
             .env_remove("WATCHDOG_PID")
             .stdout(std::process::Stdio::null())
             .status()
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(told.first().unwrap(), "READY=1\nSTATUS=2 functions READY=0\n");
         assert_eq!(told.last().unwrap(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=3000000\nSTATUS=stopping\n");
         let alive = told.iter().filter(|t| *t == "WATCHDOG=1\n").count();
-        assert!((2..=13).contains(&alive), "{told:?}");
+        assert!((2..=6).contains(&alive), "{told:?}");
     }
 
     #[tokio::test(start_paused = true)]
