@@ -113,7 +113,7 @@ fn every_request_gets_its_own_answer_or_a_typed_error() {
                 let full = Full::of(&daemon.reach(&daemon.state()));
                 let error = deploy(&daemon, random.choice(&specs).unwrap(), 1).expect_err("the disk is full");
                 let code = code_of(&error);
-                let known = ["Store.Full", "Node.DiskFull", "Node.Storage"].contains(&code.as_str());
+                let known = ["Store.Full", "Node.DiskFull"].contains(&code.as_str());
                 assert!(known || code.starts_with("Sandbox."), "{code}: {error:?}");
                 drop(full);
                 events.count("disk full");

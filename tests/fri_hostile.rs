@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 use support::LIMIT;
 use support::daemon::{Coppiced, Options, block_on, python};
-use support::fri::{Call, Failure, Transport};
+use support::fri::{Call, Failure, Transport, connect};
 use support::left::{descriptors, eventually};
 use ttrpc::proto::{Codec, MessageHeader, Request, Response};
 
@@ -349,6 +349,27 @@ fn silent_connections_lock_nobody_out() {
     let log = daemon.log();
     let lines = log.lines().filter(|line| line.contains("a connection is refused")).count();
     assert!((1..10).contains(&lines), "{lines} lines: {log}");
+}
+
+#[test]
+fn calls_without_a_head_lock_nobody_out() {
+    let fri = "connections = 2\nidle_timeout_ms = 200\nevent_timeout_ms = 1000".to_owned();
+    let daemon = Coppiced::start(Options { fri, ..Options::default() });
+    block_on(async {
+        for over_grpc in [true, false] {
+            let (one, two) = (connect(&daemon, over_grpc).await, connect(&daemon, over_grpc).await);
+            let mut invoke: Call<proto::InvokeRequest, proto::InvokeResponse> =
+                one.open("Instances/Invoke", None).await.unwrap();
+            let mut activate: Call<proto::ActivateRequest, proto::InvokeResponse> =
+                two.open("Instances/Activate", None).await.unwrap();
+            for error in [invoke.next().await.unwrap_err(), activate.next().await.unwrap_err()] {
+                assert_eq!((error.code(), error.status), ("Request.TooSlow", 4));
+            }
+            // Their connections are there still, and make room.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            assert_eq!(status(&connect(&daemon, over_grpc).await).await.state, "ready");
+        }
+    });
 }
 
 #[test]

@@ -9,10 +9,11 @@ use prost::Message;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::daemon::{Coppiced, Options, block_on, python};
+use support::fri::until;
 use support::gateway::{client, invoke, metric, probed};
 use support::http::Client;
 use support::left::eventually;
@@ -84,6 +85,54 @@ fn metrics_equal_what_was_done() {
     assert!(!metrics_text(&daemon).contains("\"probe\""), "{}", metrics_text(&daemon));
     assert!(metrics_text(&daemon).ends_with("# EOF\n"));
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn who_leaves_before_the_answer_is_counted_and_logged() {
+    const LEFT: &str = r#"coppice_errors_total{function="probe",code="Request.Abandoned"}"#;
+    let daemon = probed(Options::default());
+    let left = || metric(&daemon, LEFT);
+    let working = || metric(&daemon, r#"coppice_instances{state="working"}"#);
+    // At once answered: not counted.
+    assert_eq!(client(&daemon).invoke("probe", b"1").unwrap().status, 200);
+    let event = json!({"op": "sleep", "seconds": 30}).to_string();
+    let mut stream = TcpStream::connect(daemon.gateway()).unwrap();
+    let length = event.len();
+    let path = "/2015-03-31/functions/probe/invocations";
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all((head + &event).as_bytes()).unwrap();
+    assert!(eventually(|| working() == 1.0));
+    assert_eq!(left(), 0.0);
+    drop(stream);
+    assert!(eventually(|| left() == 1.0));
+    block_on(async {
+        use fri_plugin::proto::{InvokeHead, InvokeRequest, LogsRequest, invoke_request::Part};
+        for (number, stream) in [(2.0, false), (3.0, true)] {
+            let (function, payload) = ("probe".to_owned(), event.clone().into());
+            let head = InvokeHead { function, payload, stream, ..Default::default() };
+            let message = InvokeRequest { part: Some(Part::Head(head)) };
+            let caller = daemon.client().await;
+            let call =
+                tokio::spawn(
+                    async move { caller.instances().invoke(futures::stream::iter([message])).await },
+                );
+            until(async || working() == 1.0, "the request is at work").await;
+            call.abort();
+            // Of a streamed answer it has begun.
+            drop(call.await);
+            until(async || left() == number, "it is counted").await;
+        }
+        let request = LogsRequest { function: "probe".into(), tail: 100, follow: false };
+        let mut lines = daemon.client().await.functions().logs(request).await.unwrap().into_inner();
+        let mut told = 0;
+        while let Some(line) = lines.message().await.unwrap() {
+            if line.text.starts_with("[ERROR] Request.Abandoned: ") {
+                assert!(!line.instance.is_empty() && !line.request_id.is_empty(), "{line:?}");
+                told += 1;
+            }
+        }
+        assert_eq!(told, 3);
+    });
 }
 
 #[test]

@@ -73,7 +73,10 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
         Some(Command::Config { command: ConfigCommand::Check }) => {
-            load(args.config)?;
+            let config = load(args.config)?;
+            if let Some(advice) = config.superseded() {
+                eprintln!("coppiced: {advice}");
+            }
             println!("accepted");
             return Ok(());
         }
@@ -81,6 +84,9 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     let config = load(args.config)?;
     crate::trace::log_to_stderr(args.log);
+    if let Some(advice) = config.superseded() {
+        tracing::warn!("{advice}");
+    }
     // Dropped after the runtime, and so after every sandbox: until then nobody else gets the directories.
     let life = Life::begin(&config.state, &config.run)?;
     life.reconcile();

@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use seedtree::node::Served;
+use seedtree::node::error::NodeError;
 use seedtree::runtime::Reply;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +45,7 @@ struct Inner {
 pub struct PerFunction {
     /// Requests answered, by level and source; also those that the function failed.
     pub levels: [PerLevel; 3],
-    /// The function's failures, by code.
+    /// The function's failures, by code; and requests whose client has left.
     pub errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Requests that the node refused or failed, by code.
     pub refusals: Mutex<BTreeMap<&'static str, u64>>,
@@ -120,6 +121,7 @@ impl Metrics {
             Err(error) if error.kind() == Kind::NotFound => {
                 self.unknown_request();
             }
+            Err(DaemonError::Node(NodeError::Abandoned)) => self.abandoned(function),
             Err(error) => {
                 let counts = self.function(function);
                 let theirs = crate::gateway::is_functions(error);
@@ -150,6 +152,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// Counts a request whose client left before it had its answer.
+    pub fn abandoned(&self, function: &str) {
+        add(&self.function(function).errors, NodeError::Abandoned.code());
     }
 
     /// Counts a request for a function that is not there.
@@ -234,7 +241,6 @@ fn add(counts: &Mutex<BTreeMap<&'static str, u64>>, code: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seedtree::node::error::NodeError;
 
     #[test]
     fn refusals_are_told_from_failures_and_the_unknown_makes_no_series() {

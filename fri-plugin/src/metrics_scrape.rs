@@ -223,7 +223,7 @@ fn functions(
     counter(encoder, "exits", "Times that guest code was left for the guest OS", exits.into_iter())?;
     counter(encoder, "faults", "Page faults of instances on the host", faults.into_iter())?;
     for (metric, help) in [
-        ("errors", "Requests that the function failed"),
+        ("errors", "Requests that the function failed, or whose client left (Request.Abandoned)"),
         ("refusals", "Requests that the node refused or failed"),
     ] {
         let mut series = Vec::new();

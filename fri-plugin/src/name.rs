@@ -5,7 +5,7 @@ use seedtree::runtime::Runtime;
 /// Longest name, bytes: AWS Lambda's limit for a function.
 pub const LONGEST: usize = 64;
 
-/// Not a name.
+/// Not a name. Of a function that is to be deployed it is told as `Function.Spec`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// It has other characters, or too many.
@@ -20,16 +20,6 @@ pub enum NameError {
         /// What was given.
         given: String,
     },
-}
-
-impl NameError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            NameError::Form { .. } => "Request.Name",
-            NameError::Reserved { .. } => "Request.NameReserved",
-        }
-    }
 }
 
 /// Checks a name: `[a-zA-Z0-9-_]{1,64}`. Such a name is also safe as a file name and in a log line.

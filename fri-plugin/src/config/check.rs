@@ -15,6 +15,9 @@ const SOCKET_PATH: usize = 107;
 /// What `hidden` may name.
 const NOT_THE_ROOT: &str = "must be a directory or file below rootfs: not rootfs, and none that rootfs is in";
 
+/// `memory.events`, bytes: at least one event with what is around it.
+pub(super) const EVENTS: RangeInclusive<u64> = 8 << 20..=64 << 30;
+
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
 
@@ -107,7 +110,7 @@ impl Config {
         number("code.entries", code.entries, 1..=1_000_000)?;
         number("code.layers", code.layers, 0..=32)?;
         bytes("fri.upload_bytes", self.fri.upload_bytes, code.zip_bytes..=1 << 40)?;
-        bytes("memory.events", self.memory.events, 8 << 20..=64 << 30)?;
+        bytes("memory.events", self.memory.events, EVENTS)?;
         let reclaim = &self.reclaim;
         if !policies::NAMES.contains(&reclaim.policy.as_str()) {
             let allowed = format!("must be one of {}", policies::NAMES.join(", "));

@@ -157,6 +157,9 @@ pub struct Gateway {
     pub async_retries: u32,
     /// Time before the first of them, ms.
     pub async_retry_ms: u64,
+    /// What `memory.events` was called before it held for the Function Runtime Interface too, where it is given: see [`Config::superseded`].
+    #[serde(skip_serializing, deserialize_with = "size::deserialize_given")]
+    pub buffered_bytes: Option<u64>,
 }
 
 /// `[functions]`: what a function gets, and the most that it may ask for.
@@ -317,6 +320,7 @@ impl Default for Gateway {
             async_function_running: 8,
             async_retries: 2,
             async_retry_ms: 60_000,
+            buffered_bytes: None,
         }
     }
 }
@@ -391,10 +395,27 @@ impl Config {
 
     /// The same with the text at hand; `path` is for errors.
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        let config: Config = toml::from_str(text)
-            .map_err(|e| ConfigError::Parse { path: path.to_owned(), source: Box::new(e) })?;
+        let refuse = |e| ConfigError::Parse { path: path.to_owned(), source: Box::new(e) };
+        let mut config: Config = toml::from_str(text).map_err(refuse)?;
+        if let Some(bytes) = config.gateway.buffered_bytes {
+            let given: toml::Table = toml::from_str(text).map_err(refuse)?;
+            if given.get("memory").and_then(|memory| memory.get("events")).is_none() {
+                // The old key had a lower bound of its own.
+                config.memory.events = bytes.clamp(*check::EVENTS.start(), *check::EVENTS.end());
+            }
+        }
         config.check()?;
         Ok(config)
+    }
+
+    /// What the operator is to change, where a key of an earlier version is given. It is accepted, so that an upgrade does not stop the
+    /// daemon.
+    pub fn superseded(&self) -> Option<String> {
+        self.gateway.buffered_bytes?;
+        let events = size::text(self.memory.events);
+        Some(format!(
+            "gateway.buffered_bytes is now memory.events, which bounds the events of the Function Runtime Interface too: write [memory] events = \"{events}\" instead"
+        ))
     }
 
     /// The socket for ttrpc.

@@ -58,6 +58,21 @@ fn a_key_that_there_is_not_is_named() {
 }
 
 #[test]
+fn the_key_of_an_earlier_version_is_accepted_and_named() {
+    let old = parse("[gateway]\nbuffered_bytes = \"512 MiB\"\n").unwrap();
+    assert_eq!(old.memory.events, 512 << 20);
+    let told = old.superseded().unwrap();
+    assert!(told.contains("gateway.buffered_bytes") && told.contains("events = \"512 MiB\""), "{told}");
+    // Its own lower bound was 6 MiB.
+    assert_eq!(parse("[gateway]\nbuffered_bytes = \"6 MiB\"").unwrap().memory.events, 8 << 20);
+    let both = "[memory]\nevents = \"16 MiB\"\n[gateway]\nbuffered_bytes = 9000000\n";
+    let both = parse(both).unwrap();
+    assert_eq!((both.memory.events, both.superseded().is_some()), (16 << 20, true), "the new key holds");
+    assert_eq!(parse("[memory]\nevents = \"16 MiB\"").unwrap().superseded(), None);
+    assert!(matches!(parse("[gateway]\nbuffered_bytes = \"much\""), Err(ConfigError::Parse { .. })));
+}
+
+#[test]
 fn a_value_outside_of_its_bounds_names_its_key() {
     let cases = [
         ("state = \"state\"", "state"),

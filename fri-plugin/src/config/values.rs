@@ -59,6 +59,11 @@ pub mod size {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         deserializer.deserialize_any(Bytes)
     }
+
+    /// For serde, of a key that has no default.
+    pub fn deserialize_given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        deserialize(deserializer).map(Some)
+    }
 }
 
 /// `None` is "off": leaving the key out means its default.

@@ -3,6 +3,7 @@
 use super::Daemon;
 use super::error::DaemonError;
 use crate::logs::RequestLog;
+use crate::metrics::Metrics;
 use seedtree::node::Served;
 use seedtree::node::error::NodeError;
 use seedtree::node::instance::Sink;
@@ -52,7 +53,7 @@ pub fn new_request_id() -> String {
 impl Daemon {
     /// Serves a request. What the function prints goes to `also` as it comes, besides to the function's log.
     ///
-    /// Dropped midway, it ends the instance.
+    /// Dropped midway, it ends the instance, and counts as an error of the code `Request.Abandoned`: the client has left.
     pub async fn invoke(&self, call: Call<'_>, also: &mut dyn Sink) -> Invoked {
         if self.node().function(call.function).is_err() {
             return Invoked::refused(NodeError::NoSuchFunction(call.function.to_owned()));
@@ -77,7 +78,8 @@ impl Daemon {
         call: &Call<'_>,
         also: &mut dyn Sink,
     ) -> Invoked {
-        let mut sink = Both { log: self.0.logs.request(function, call.request_id), also, version: 0 };
+        let log = self.0.logs.request(function, call.request_id);
+        let mut sink = Both { log, also, version: 0, function, waiting: Some(self.metrics()) };
         let Call { event, request_id, timeout_ms: limit_ms, version, .. } = *call;
         let asked = seedtree::node::Call { event, request_id, limit_ms, version };
         let result = match instance {
@@ -85,6 +87,7 @@ impl Daemon {
             None => self.node().call(function, &asked, &mut sink).await,
         };
         let result = result.map_err(DaemonError::from);
+        sink.waiting = None;
         self.metrics().invoked(function, &result);
         let log_tail = sink.log.tail().to_vec();
         if let Some(failure) = failure(&result) {
@@ -98,11 +101,18 @@ impl Daemon {
 fn failure(result: &Result<Served, DaemonError>) -> Option<String> {
     match result {
         Ok(Served { reply: Reply::Error(error), .. }) => Some(format!("[ERROR] {}", described(error))),
+        Err(DaemonError::Node(NodeError::Abandoned)) => Some(abandoned()),
         Err(DaemonError::Node(error)) if error.is_functions() => {
             Some(format!("[ERROR] {}: {error}", error.code()))
         }
         _ => None,
     }
+}
+
+/// The same of one whose client has left.
+fn abandoned() -> String {
+    let left = NodeError::Abandoned;
+    format!("[ERROR] {}: {left}", left.code())
 }
 
 /// A function's own description of its error, for people: its type, its message, and where it came from.
@@ -125,6 +135,18 @@ struct Both<'a> {
     log: RequestLog,
     also: &'a mut dyn Sink,
     version: u64,
+    function: &'a str,
+    /// Where a request is counted whose client does not wait for its end.
+    waiting: Option<&'a Metrics>,
+}
+
+impl Drop for Both<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.waiting {
+            metrics.abandoned(self.function);
+            self.log.platform(&abandoned());
+        }
+    }
 }
 
 impl Sink for Both<'_> {

@@ -31,22 +31,30 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '\r', '\0'], " ")
 }
 
-/// Tells the watchdog that the daemon is alive, twice in the time that it allows, as long as `alive` says so within a quarter of it. `None`
-/// where there is no watchdog. The task runs where requests do: when they hang, so does it, and the service manager starts the daemon anew.
-pub fn watchdog<A: Future<Output = bool> + Send>(
-    mut alive: impl FnMut() -> A + Send + 'static,
+/// Tells the watchdog that the daemon is alive, four times in the time that it allows, as long as `alive` says so within a quarter of it: an
+/// answer that is slow, and one that does not come, leave it a quarter. `None` where there is no watchdog. The task runs where requests do:
+/// when they hang, so does it, and the service manager starts the daemon anew.
+pub fn watchdog<A: Future<Output = bool> + Send + 'static>(
+    alive: impl FnMut() -> A + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let allowed = sd_notify::watchdog_enabled()?;
-    Some(tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(allowed / 2);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if tokio::time::timeout(allowed / 4, alive()).await == Ok(true) {
-                tell(&[NotifyState::Watchdog]);
-            }
+    Some(tokio::spawn(feed(allowed, alive, || tell(&[NotifyState::Watchdog]))))
+}
+
+async fn feed<A: Future<Output = bool> + Send>(
+    allowed: Duration,
+    mut alive: impl FnMut() -> A + Send,
+    mut fed: impl FnMut() + Send,
+) {
+    let quarter = allowed / 4;
+    let mut ticks = tokio::time::interval(quarter);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if tokio::time::timeout(quarter, alive()).await == Ok(true) {
+            fed();
         }
-    }))
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +62,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
+    use std::sync::Mutex;
 
     const CHILD: &str = "COPPICE_TEST_SYSTEMD";
 
@@ -90,11 +99,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
+        // It is read when the child has ended: few enough messages that the socket has room for all (net.unix.max_dgram_qlen).
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "life::systemd::tests::service"])
             .env(CHILD, "1")
             .env("NOTIFY_SOCKET", &path)
-            .env("WATCHDOG_USEC", "200000")
+            .env("WATCHDOG_USEC", "400000")
             .env_remove("WATCHDOG_PID")
             .stdout(std::process::Stdio::null())
             .status()
@@ -110,6 +120,34 @@ mod tests {
         assert_eq!(told.last().unwrap(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=3000000\nSTATUS=stopping\n");
         let alive = told.iter().filter(|t| *t == "WATCHDOG=1\n").count();
         assert!((2..=6).contains(&alive), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_answers_and_a_missing_one_leave_the_watchdog_a_quarter_of_its_time() {
+        use tokio::time::{Instant, sleep, timeout};
+        let allowed = Duration::from_secs(20);
+        // Milliseconds until each answer; one of 6000 comes too late for its quarter.
+        for answers in [&[0][..], &[4900], &[0, 4900], &[0, 6000, 4900], &[4900, 6000, 4900, 0]] {
+            let (mut asked, last, gap) = (0, Mutex::new(Instant::now()), Mutex::new(Duration::ZERO));
+            let alive = || {
+                let ms = answers[asked % answers.len()];
+                asked += 1;
+                async move {
+                    sleep(Duration::from_millis(ms)).await;
+                    true
+                }
+            };
+            let fed = || {
+                let since = std::mem::replace(&mut *last.lock().unwrap(), Instant::now()).elapsed();
+                let mut gap = gap.lock().unwrap();
+                *gap = since.max(*gap);
+            };
+            timeout(allowed * 10, feed(allowed, alive, fed)).await.unwrap_err();
+            assert!(asked >= 20, "{answers:?}: asked {asked} times");
+            let gap = gap.into_inner().unwrap();
+            assert!(gap > Duration::ZERO && gap <= allowed * 3 / 4, "{answers:?}: {gap:?}");
+            assert!(last.into_inner().unwrap().elapsed() < allowed, "{answers:?}");
+        }
     }
 
     #[test]

@@ -77,8 +77,16 @@ impl From<proto::ActivateRequest> for Piece {
     }
 }
 
-/// Reads a request to its end; with its times, where requests are traced. Its event has a share of the bound.
+/// Reads a request to its end, in the time that an event has: its head too, for a call without one would keep its connection for ever. With
+/// its times, where requests are traced. Its event has a share of the bound.
 pub async fn read<T: Into<Piece> + 'static>(
+    service: &Service,
+    input: Incoming<T>,
+) -> Result<(Asked, Wants, Option<Marks>), FriError> {
+    service.0.intake.in_time(arriving(service, input)).await
+}
+
+async fn arriving<T: Into<Piece> + 'static>(
     service: &Service,
     mut input: Incoming<T>,
 ) -> Result<(Asked, Wants, Option<Marks>), FriError> {

@@ -6,6 +6,7 @@ use crate::room::{Full, Room, Share};
 use futures::{Stream, StreamExt};
 use prost::bytes::{Bytes, BytesMut};
 use seedtree::runtime::MAX_PAYLOAD;
+use std::future::Future;
 use std::time::Duration;
 
 /// Takes events in, within a bound on the bytes of all that are held.
@@ -13,7 +14,7 @@ use std::time::Duration;
 pub struct Intake {
     /// For all of them.
     pub room: Room,
-    /// For one to arrive whole.
+    /// For a request to arrive, its event whole.
     pub time: Duration,
 }
 
@@ -27,15 +28,23 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Intake {
+    /// What is arriving, where it does in time.
+    pub async fn in_time<T>(
+        &self,
+        arriving: impl Future<Output = Result<T, FriError>>,
+    ) -> Result<T, FriError> {
+        let late = FriError::TooSlow { what: "the request", key: "fri.event_timeout_ms" };
+        tokio::time::timeout(self.time, arriving).await.unwrap_or(Err(late))
+    }
+
     /// Collects an event, which has its share of the bound until the last copy of it is dropped. A single piece, which most events are, is not
-    /// copied.
+    /// copied. To be done [`Intake::in_time`].
     pub async fn collect(
         &self,
         first: Bytes,
         rest: impl Stream<Item = Result<Bytes, FriError>> + Unpin,
     ) -> Result<Bytes, FriError> {
-        let late = FriError::TooSlow { what: "the event", key: "fri.event_timeout_ms" };
-        tokio::time::timeout(self.time, gather(first, rest, self.room.share())).await.unwrap_or(Err(late))
+        gather(first, rest, self.room.share()).await
     }
 }
 
@@ -137,13 +146,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_that_stalls_or_trickles_is_ended_and_gives_its_room_back() {
         let intake = intake(1000);
-        let stalled = intake.collect(Bytes::from_static(b"1"), stream::pending()).await.unwrap_err();
+        let stalled = intake.collect(Bytes::from_static(b"1"), stream::pending());
+        let stalled = intake.in_time(stalled).await.unwrap_err();
         assert_eq!(stalled.code(), "Request.TooSlow");
         let trickle = stream::repeat(()).then(|()| async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(Bytes::from_static(b"1"))
         });
-        let trickled = intake.collect(Bytes::new(), Box::pin(trickle)).await.unwrap_err();
+        let trickled = intake.in_time(intake.collect(Bytes::new(), Box::pin(trickle))).await.unwrap_err();
         assert_eq!((trickled.code(), intake.room.free()), ("Request.TooSlow", 1000));
     }
 
