@@ -357,6 +357,8 @@ fn calls_without_a_head_lock_nobody_out() {
     let daemon = Coppiced::start(Options { fri, ..Options::default() });
     block_on(async {
         for over_grpc in [true, false] {
+            // A connection of who asked whether the daemon is there makes room first.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let (one, two) = (connect(&daemon, over_grpc).await, connect(&daemon, over_grpc).await);
             let mut invoke: Call<proto::InvokeRequest, proto::InvokeResponse> =
                 one.open("Instances/Invoke", None).await.unwrap();
