@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 use support::daemon::{Coppiced, Options, block_on, python};
 use support::left::{descriptors, eventually};
-use support::{LIMIT, finish, fresh_dir};
+use support::{LIMIT, finish, open_dir};
 
 fn answer(daemon: &Coppiced, function: &str, event: &str) -> Value {
     let (end, bytes) = daemon.invoke(function, event).unwrap_or_else(|e| panic!("{e}: {}", daemon.log()));
@@ -239,7 +239,7 @@ fn many_deploys_leave_no_descriptor_and_no_process() {
 
 #[test]
 fn a_function_does_not_see_what_else_is_deployed() {
-    let mut daemon = Coppiced::start(Options::default());
+    let mut daemon = Coppiced::start(Options { in_the_open: true, ..Options::default() });
     let secret = proto::FunctionSpec {
         env: [("TOKEN".to_owned(), "nobody else's business".to_owned())].into(),
         ..python("secret")
@@ -333,7 +333,7 @@ const READS: &str = "import os\ndef handler(event, context):\n    found = {}\n  
 fn a_function_does_not_read_the_hosts_secrets() {
     const EACCES: i32 = 13;
     const ENOENT: i32 = 2;
-    let host = fresh_dir("host");
+    let host = open_dir("host");
     let path = |name: &str| host.path().join(name).into_os_string().into_string().unwrap();
     let make = |name: &str, mode: u32| {
         if name.contains("dir") {
@@ -344,7 +344,6 @@ fn a_function_does_not_read_the_hosts_secrets() {
         }
         std::fs::set_permissions(path(name), PermissionsExt::from_mode(mode)).unwrap();
     };
-    std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o755)).unwrap();
     for (name, mode) in [
         ("for-all", 0o644),
         ("own", 0o600),

@@ -1,6 +1,6 @@
 //! A `coppiced` for a test: its own directories, ports of the system's choice, nothing left behind.
 
-use super::{fresh_dir, wait};
+use super::{fresh_dir, open_dir, wait};
 use fri_plugin::fri::client::{Client, ClientError};
 use fri_plugin::proto;
 use std::io::Write;
@@ -29,6 +29,8 @@ pub struct Options {
     pub more: String,
     /// Give it a small file system of its own for its state, and one for /dev/shm. Needs root.
     pub own_mounts: bool,
+    /// Its directories are where everybody may reach them.
+    pub in_the_open: bool,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             keys: String::new(),
             more: String::new(),
             own_mounts: false,
+            in_the_open: false,
         }
     }
 }
@@ -61,7 +64,7 @@ impl Coppiced {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("coppiced-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let directory = fresh_dir("d");
+        let directory = if options.in_the_open { open_dir("d") } else { fresh_dir("d") };
         let namespace = options.own_mounts.then(|| own_mounts(&directory.path().join("state")));
         let mut daemon = Coppiced { child: None, options, directory, mark, namespace };
         daemon.start_again();

@@ -111,6 +111,15 @@ pub fn fresh_dir(name: &str) -> tempfile::TempDir {
     tempfile::Builder::new().prefix(name).tempdir_in(scratch()).unwrap()
 }
 
+/// The same where everybody may reach it: this checkout may be below a directory that is its owner's alone, as those of mktemp(1) are.
+#[allow(dead_code)]
+pub fn open_dir(name: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new().prefix(&format!("coppice-{name}-")).tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
 /// How a guest program is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
