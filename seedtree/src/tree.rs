@@ -51,7 +51,7 @@ pub enum TreeError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// The answer is too long.
-    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes")]
+    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes, the limit")]
     AnswerTooLong,
     /// The runtime broke its protocol.
     #[error("the function's runtime answered out of protocol")]

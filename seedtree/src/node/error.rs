@@ -84,7 +84,7 @@ pub enum NodeError {
     #[error("the event is not JSON: it is not UTF-8")]
     EventNotText(#[source] std::str::Utf8Error),
     /// The function's answer is too long.
-    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes")]
+    #[error("the function's answer is longer than {MAX_PAYLOAD} bytes, the limit")]
     AnswerTooLong,
     /// The function has streamed too much.
     #[error("the function's answer is longer than the {MAX_STREAMED} bytes that may be streamed")]
