@@ -302,8 +302,7 @@ fn a_request_is_served_from_every_level_that_is_left() {
     let seeds: Vec<i32> = g.tree.seeds().iter().map(|s| s.process.pid).collect();
     assert_eq!(g.ask("1"), json!(2));
     for pid in seeds.iter().skip(1).rev() {
-        let pid = rustix::process::Pid::from_raw(*pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        support::left::kill_dead(*pid);
         assert_eq!(g.ask("2"), json!(3));
     }
 }

@@ -88,8 +88,7 @@ fn a_warmed_seed_goes_on_from_its_second_question_and_a_dead_one_is_done_without
     tree.grow_function(&function, None).unwrap();
     let served = tree.invoke(&function, b"3").unwrap();
     assert_eq!((served.level, &support::tree::result(&served)["event"]), (2, &json!(3)));
-    let seed = rustix::process::Pid::from_raw(tree.seeds().last().unwrap().process.pid).unwrap();
-    rustix::process::kill_process(seed, rustix::process::Signal::KILL).unwrap();
+    support::left::kill_dead(tree.seeds().last().unwrap().process.pid);
     let served = tree.invoke(&function, b"4").unwrap();
     assert_eq!((served.level, &support::tree::result(&served)["event"]), (0, &json!(4)));
 }

@@ -141,11 +141,7 @@ fn spares_and_children_of_every_level_repeat_no_random_value() {
     (0..12).for_each(|_| check(g.ask("{}")));
     let seeds: Vec<i32> = g.tree.seeds().iter().map(|s| s.process.pid).collect();
     for pid in seeds.iter().skip(1).rev() {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(*pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
+        support::left::kill_dead(*pid);
         (0..3).for_each(|_| check(g.ask("{}")));
     }
 }

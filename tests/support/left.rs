@@ -48,6 +48,17 @@ pub fn children(parent: i32) -> Vec<(i32, char)> {
     found
 }
 
+/// Kills a process and waits until it is dead, if not yet reaped: a seed that dies with a request in its hands fails it, because it may have begun.
+pub fn kill_dead(pid: i32) {
+    let target = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    };
+    assert!(eventually(|| !lives()), "process {pid} does not die");
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -67,15 +67,30 @@ impl Grown {
         &mut self,
         count: usize,
         width: usize,
+        event: impl FnMut(usize) -> String,
+        each: impl FnMut(usize, Value),
+    ) {
+        assert_eq!(self.ask_while_seeds_die(count, width, event, each), 0, "requests were given up");
+    }
+
+    /// The same; how many requests were in the hands of a seed that died, and were not run again.
+    pub fn ask_while_seeds_die(
+        &mut self,
+        count: usize,
+        width: usize,
         mut event: impl FnMut(usize) -> String,
         mut each: impl FnMut(usize, Value),
-    ) {
+    ) -> usize {
+        let mut given_up = 0;
         let mut flying: std::collections::VecDeque<(usize, Pending)> = std::collections::VecDeque::new();
         let mut next = 0;
         while next < count || !flying.is_empty() {
             while next < count && flying.len() < width {
-                let pending = self.tree.start(&self.function, event(next).as_bytes(), false).unwrap();
-                flying.push_back((next, pending));
+                match self.tree.start(&self.function, event(next).as_bytes(), false) {
+                    Ok(pending) => flying.push_back((next, pending)),
+                    Err(TreeError::MayHaveRun { .. }) => given_up += 1,
+                    Err(error) => panic!("request {next}: {error:?}"),
+                }
                 next += 1;
             }
             if let Some((number, pending)) = flying.pop_front() {
@@ -83,6 +98,7 @@ impl Grown {
                 each(number, result(&served));
             }
         }
+        given_up
     }
 
     /// The function seed's process.
