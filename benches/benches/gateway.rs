@@ -115,6 +115,11 @@ const SPARE_PACED: &str = "spare, 40 requests/s";
 const HOT_PACED: &str = "kept instance, 40 requests/s";
 /// Between two requests of all clients together.
 const PACE: Duration = Duration::from_millis(25);
+/// Bursts that a full pool can serve, without a pause within one; it is full again before the next.
+const SPARE_BURST: &str = "spare, bursts of 32 of 64";
+/// Of the pool that the configuration allows by default ([`Config`]'s `functions.max_spares`), and how many of it a burst takes.
+const POOL: usize = 64;
+const BURST: usize = POOL / 2;
 const NATIVE: &str = "native cold python3";
 const RUNSC: &str = "runsc do python3";
 
@@ -142,6 +147,7 @@ impl Bed {
         daemon.grow_languages(|_| ()).await?;
         let most = args.clients.iter().max().copied().unwrap_or(1);
         let mut functions = vec![("fork".to_owned(), 0, 0), ("hot".to_owned(), 0, most)];
+        functions.push(("burst".to_owned(), POOL, 0));
         functions.extend(args.clients.iter().map(|n| (format!("spare{n}"), spares(*n), 0)));
         for (name, spares, keep_alive) in functions {
             let spec = FunctionSpec {
@@ -181,6 +187,7 @@ impl Bed {
             function: function.into(),
             how,
             pace: None,
+            burst: None,
             times: Vec::new(),
             wall: Duration::ZERO,
         };
@@ -193,6 +200,7 @@ impl Bed {
             cases.push(case(DIRECT_SPARE, &spare, How::Direct));
             cases.push(case(DIRECT_FORK, "fork", How::Direct));
         }
+        cases.push(Case { burst: Some(BURST), ..case(SPARE_BURST, "burst", How::Http) });
         cases.push(Case { pace, ..case(HOT_PACED, "hot", How::Http) });
         cases.push(Case { pace, ..case(SPARE_PACED, &spare, How::Http) });
         cases.push(case(NATIVE, "native", How::Peer));
@@ -236,6 +244,8 @@ struct Case {
     how: How,
     /// From one request of a client to its next; none: as soon as it has its answer.
     pace: Option<Duration>,
+    /// Requests of all clients together until the spares are waited for.
+    burst: Option<usize>,
     /// ns.
     times: Vec<u64>,
     wall: Duration,
@@ -273,15 +283,32 @@ impl Case {
         clients: usize,
         time: Duration,
     ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            self.turn(bed, runtime, clients, time)?;
+            if self.burst.is_none() || start.elapsed() >= time {
+                return Ok(());
+            }
+        }
+    }
+
+    fn turn(
+        &mut self,
+        bed: &Bed,
+        runtime: &tokio::runtime::Runtime,
+        clients: usize,
+        time: Duration,
+    ) -> Result<()> {
         // What the case before has left to be done is not this one's.
         self.settle(bed);
+        let most = self.burst.map_or(usize::MAX, |n| n.div_ceil(clients));
         let start = Instant::now();
         let one = |n: usize| -> Result<Vec<u64>> {
             let mut http = client(if matches!(self.how, How::Peer) { bed.peers } else { bed.gateway });
             let mut times = Vec::new();
             // The clients take turns.
             let mut next = self.pace.map(|_| PACE * u32::try_from(n).unwrap_or_default());
-            while start.elapsed() < time {
+            while start.elapsed() < time && times.len() < most {
                 if let (Some(at), Some(pace)) = (next, self.pace) {
                     std::thread::sleep(at.saturating_sub(start.elapsed()));
                     next = Some(at + pace);

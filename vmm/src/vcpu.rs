@@ -18,6 +18,7 @@ use registers::{refuse, store};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 mod registers;
 mod setup;
@@ -29,6 +30,8 @@ const USER_FLAGS: u64 = 0x0024_0dd5;
 const FIXED_FLAGS: u64 = 0x202;
 /// Parts of one access that KVM may hand out one by one (8 bytes each; the longest is a vector register), and some.
 const ABANDON_ROUNDS: u32 = 64;
+/// Until KVM is asked again for what the host refused it.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// One virtual processor. See the module.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ enum Back {
     Reset,
     Fatal(String),
     Interrupted,
+    /// The host is short of something that KVM needs, for now.
+    NotYet,
     Fault,
 }
 
@@ -161,7 +166,10 @@ impl KvmVcpu {
                     Exit::Illegal
                 }
                 Back::Fatal(why) => return Err(Error::VcpuStopped(why)),
-                Back::Interrupted => {
+                back @ (Back::Interrupted | Back::NotYet) => {
+                    if matches!(back, Back::NotYet) {
+                        std::thread::sleep(SHORTAGE_PAUSE);
+                    }
                     self.flag().store(0, Ordering::Relaxed);
                     if !self.in_user_mode()? {
                         continue;
@@ -204,7 +212,9 @@ impl KvmVcpu {
                 "the processor refused to enter guest mode (reason {reason:#x} on CPU {cpu})"
             )),
             Ok(other) => Back::Fatal(format!("unknown exit {other:?}")),
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Back::Interrupted,
+            Err(e) if e.errno() == libc::EINTR => Back::Interrupted,
+            // The machine's first entry starts a thread of KVM's (nx_huge_pages), which a limit on processes may refuse.
+            Err(e) if e.errno() == libc::EAGAIN => Back::NotYet,
             Err(e) if matches!(e.errno(), libc::EFAULT | libc::EHWPOISON) => Back::Fault,
             Err(e) => {
                 Back::Fatal(format!("KVM_RUN failed: {}", std::io::Error::from_raw_os_error(e.errno())))
@@ -252,8 +262,10 @@ impl KvmVcpu {
         s.interrupt_bitmap = [0; 4];
         // Where the stub runs at level 3 a system call leaves them as they were; not to set them makes an exit 2 % cheaper.
         let same = !fresh && *s == before;
-        let dirty = if same { KVM_SYNC_X86_REGS } else { KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS };
         let run = self.fd.get_kvm_run();
+        // KVM_RUN may have come back before KVM took what was loaded last: it clears the bits of what it takes.
+        let taken = run.kvm_dirty_regs & u64::from(KVM_SYNC_X86_SREGS) == 0;
+        let dirty = if same && taken { KVM_SYNC_X86_REGS } else { KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS };
         run.kvm_dirty_regs = u64::from(dirty);
         if fresh {
             // Nothing may be left of an exception that was being delivered, or of the shadow of a `mov ss`: with it and a trap flag
@@ -335,7 +347,7 @@ impl KvmVcpu {
             match back {
                 Back::Fatal(why) => return Err(Error::VcpuStopped(why)),
                 Back::HalfDone => {}
-                Back::Interrupted => return Ok(()),
+                Back::Interrupted | Back::NotYet => return Ok(()),
                 _ => {
                     self.fresh = true;
                     return Ok(());

@@ -39,51 +39,52 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = request.extensions().get::<Place>().map(Place::call);
-        let share = self.room.share();
-        let request = request.map(|body| Body::new(Arriving { body, share, message: Message::default() }));
+        let by = Arriving { share: self.room.share(), message: Message::default() };
+        let request = request.map(|body| Body::new(Watched { body, by }));
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = explained(answer.await?);
-            Ok(answer.map(|body| Body::new(UnderWay { body, _call: call })))
+            Ok(answer.map(|body| Body::new(Watched { body, by: call })))
         })
     }
 }
 
-/// The body of an answer: the call is under way until it has gone.
-struct UnderWay {
+/// A body, and who looks at what comes of it.
+struct Watched<W> {
     body: Body,
-    _call: Option<Call>,
+    by: W,
 }
 
-impl HttpBody for UnderWay {
-    type Data = Bytes;
-    type Error = Status;
+/// Who looks at the bytes of a body.
+trait Watch: Unpin {
+    /// The next bytes. An error ends the body.
+    fn data(&mut self, data: &[u8]) -> Result<(), Status>;
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+/// For the body of an answer: the call is under way until it has gone.
+impl Watch for Option<Call> {
+    fn data(&mut self, _: &[u8]) -> Result<(), Status> {
+        Ok(())
     }
 }
 
-/// The body of a request: bytes of a message that is not whole yet are held by the library, and have a share of the bound. A whole one goes
-/// to its method, which takes its own share where it keeps it.
+/// For the body of a request: bytes of a message that is not whole yet are held by the library, and have a share of the bound. A whole one
+/// goes to its method, which takes its own share where it keeps it.
 struct Arriving {
-    body: Body,
     share: Share,
     message: Message,
 }
 
-impl HttpBody for Arriving {
+impl Watch for Arriving {
+    fn data(&mut self, data: &[u8]) -> Result<(), Status> {
+        self.message.take(data, &mut self.share).map_err(|Full| {
+            self.share.clear();
+            status(&FriError::NO_ROOM)
+        })
+    }
+}
+
+impl<W: Watch> HttpBody for Watched<W> {
     type Data = Bytes;
     type Error = Status;
 
@@ -94,12 +95,9 @@ impl HttpBody for Arriving {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
+            && let Err(status) = self.by.data(data)
         {
-            let this = &mut *self;
-            if this.message.take(data, &mut this.share).is_err() {
-                this.share.clear();
-                return Poll::Ready(Some(Err(status(&FriError::NO_ROOM))));
-            }
+            return Poll::Ready(Some(Err(status)));
         }
         polled
     }

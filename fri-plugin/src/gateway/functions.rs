@@ -3,13 +3,13 @@
 //! Environments are left out: they may hold secrets, and the gateway asks nobody who they are.
 
 use super::errors::{REQUEST_ID, Refusal, arn};
-use super::lambda::Qualified;
-use super::{Gateway, name, times};
+use super::name::Addressed;
+use super::{Gateway, times};
 use crate::daemon::invoke::new_request_id;
 use crate::proto;
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -45,12 +45,8 @@ pub async fn list(State(gateway): State<Gateway>, page: Result<Query<Page>, Quer
 }
 
 /// `GET /2015-03-31/functions/NAME`.
-pub async fn get(
-    State(gateway): State<Gateway>,
-    name: Result<Path<String>, PathRejection>,
-    qualified: Result<Query<Qualified>, QueryRejection>,
-) -> Response {
-    let function = find(&gateway, name, qualified);
+pub async fn get(State(gateway): State<Gateway>, addressed: Addressed) -> Response {
+    let function = find(&gateway, addressed);
     let whole = function.map(|(function, version)| {
         let concurrency = function.spec.as_ref().map_or(0, |s| s.concurrency);
         json!({
@@ -63,12 +59,8 @@ pub async fn get(
 }
 
 /// `GET /2015-03-31/functions/NAME/configuration`.
-pub async fn configuration(
-    State(gateway): State<Gateway>,
-    name: Result<Path<String>, PathRejection>,
-    qualified: Result<Query<Qualified>, QueryRejection>,
-) -> Response {
-    let function = find(&gateway, name, qualified);
+pub async fn configuration(State(gateway): State<Gateway>, addressed: Addressed) -> Response {
+    let function = find(&gateway, addressed);
     identified(function.map(|(function, version)| Json(describe(&function, version))).into_response())
 }
 
@@ -79,13 +71,8 @@ fn identified(mut response: Response) -> Response {
     response
 }
 
-fn find(
-    gateway: &Gateway,
-    name: Result<Path<String>, PathRejection>,
-    qualified: Result<Query<Qualified>, QueryRejection>,
-) -> Result<(proto::Function, Option<u64>), Refusal> {
-    let (Path(name), Query(qualified)) = (name?, qualified?);
-    let target = name::parse(&name, qualified.qualifier.as_deref())?;
+fn find(gateway: &Gateway, Addressed(target): Addressed) -> Result<(proto::Function, Option<u64>), Refusal> {
+    let target = target?;
     let function =
         gateway.daemon.function(&target.name).map_err(|_| Refusal::no_function(&target.name, None))?;
     match target.version {

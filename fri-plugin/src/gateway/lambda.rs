@@ -1,14 +1,13 @@
 //! The Invoke operation of the AWS Lambda API.
 
 use super::errors::{REQUEST_ID, Refusal};
-use super::name::{self, Target};
+use super::name::{Addressed, Target};
 use super::outcome::{Outcome, UNHANDLED};
 use super::{Gateway, body};
 use crate::daemon::invoke::{Call, new_request_id};
 use crate::trace::Marks;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -26,14 +25,6 @@ const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-ver
 const VERSION: HeaderName = HeaderName::from_static("x-coppice-version");
 /// Longest client context, bytes of base64, as on AWS Lambda.
 const LONGEST_CONTEXT: usize = 3583;
-
-/// What the query says.
-#[derive(Debug, Default, serde::Deserialize)]
-pub struct Qualified {
-    /// `$LATEST` or the number of a version.
-    #[serde(rename = "Qualifier")]
-    pub qualifier: Option<String>,
-}
 
 /// How a function is invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +61,9 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
 }
 
 /// `POST /2015-03-31/functions/NAME/invocations`.
-pub async fn invoke(
-    State(gateway): State<Gateway>,
-    name: Result<Path<String>, PathRejection>,
-    qualified: Result<Query<Qualified>, QueryRejection>,
-    request: Request,
-) -> Response {
+pub async fn invoke(State(gateway): State<Gateway>, addressed: Addressed, request: Request) -> Response {
     let id = new_request_id();
-    let answered = async {
-        let (Path(name), Query(qualified)) = (name?, qualified?);
-        answer(&gateway, &name, qualified, request, &id).await
-    };
-    let answered = answered.await;
+    let answered = answer(&gateway, addressed, request, &id).await;
     finished(&gateway, &id, answered)
 }
 
@@ -113,13 +95,12 @@ pub struct Asking {
 /// Reads a request: what it asks for, its event, and what that keeps of the bound for bodies.
 pub async fn asking(
     gateway: &Gateway,
-    name: &str,
-    qualified: Qualified,
+    Addressed(target): Addressed,
     request: Request,
 ) -> Result<(Asking, Bytes, body::Held), Refusal> {
     let mut marks = gateway.daemon.tracer().map(|_| Marks::begin(request.headers()));
     let (head, body) = request.into_parts();
-    let target = name::parse(name, qualified.qualifier.as_deref())?;
+    let target = target?;
     let kind = Kind::of(&head.headers)?;
     let wants_log = match text(&head.headers, &LOG_TYPE)? {
         None | Some("" | "None") => false,
@@ -143,19 +124,19 @@ pub async fn asking(
 
 async fn answer(
     gateway: &Gateway,
-    name: &str,
-    qualified: Qualified,
+    addressed: Addressed,
     request: Request,
     id: &str,
 ) -> Result<Response, Refusal> {
-    let (mut asking, event, _held) = asking(gateway, name, qualified, request).await?;
+    let (mut asking, event, _held) = asking(gateway, addressed, request).await?;
     let target = &asking.target;
     match asking.kind {
         Kind::RequestResponse => {}
         Kind::DryRun => return Ok(StatusCode::NO_CONTENT.into_response()),
         Kind::Event => {
-            seedtree::tree::check_event(&event)
-                .map_err(|e| Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), name))?;
+            seedtree::tree::check_event(&event).map_err(|e| {
+                Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), &target.name)
+            })?;
             gateway.events.accept(gateway, target, event, id, asking.marks.take())?;
             return Ok(with_version(StatusCode::ACCEPTED.into_response(), target, None));
         }

@@ -2,8 +2,8 @@
 
 use super::errors::Refusal;
 use super::event_stream::{self, PAYLOAD};
-use super::lambda::{self, Asking, Kind, Qualified};
-use super::name::Target as Named;
+use super::lambda::{self, Asking, Kind};
+use super::name::{Addressed, Target as Named};
 use super::outcome::{Outcome, UNHANDLED};
 use super::server::Working;
 use super::{Gateway, body};
@@ -11,8 +11,7 @@ use crate::daemon::invoke::new_request_id;
 use crate::daemon::streamed::{Asked, Next, Target};
 use async_stream::stream;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -21,25 +20,15 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// `POST /2021-11-15/functions/NAME/response-streaming-invocations`.
-pub async fn invoke(
-    State(gateway): State<Gateway>,
-    name: Result<Path<String>, PathRejection>,
-    qualified: Result<Query<Qualified>, QueryRejection>,
-    request: Request,
-) -> Response {
+pub async fn invoke(State(gateway): State<Gateway>, addressed: Addressed, request: Request) -> Response {
     let id = new_request_id();
-    let answered = async {
-        let (Path(name), Query(qualified)) = (name?, qualified?);
-        answer(&gateway, &name, qualified, request, &id).await
-    };
-    let answered = answered.await;
+    let answered = answer(&gateway, addressed, request, &id).await;
     lambda::finished(&gateway, &id, answered)
 }
 
 async fn answer(
     gateway: &Gateway,
-    name: &str,
-    qualified: Qualified,
+    addressed: Addressed,
     request: Request,
     id: &str,
 ) -> Result<Response, Refusal> {
@@ -47,7 +36,7 @@ async fn answer(
         return Err(Refusal::parameter("X-Amz-Invocation-Type is none of RequestResponse, DryRun."));
     }
     let working = request.extensions().get::<Arc<Working>>().cloned();
-    let (mut asking, event, held) = lambda::asking(gateway, name, qualified, request).await?;
+    let (mut asking, event, held) = lambda::asking(gateway, addressed, request).await?;
     if asking.kind == Kind::DryRun {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

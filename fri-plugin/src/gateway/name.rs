@@ -1,6 +1,10 @@
 //! Names of functions as the AWS Lambda API has them: a name, a part of an ARN or a whole one, each with or without a qualifier.
 
+use super::Gateway;
 use super::errors::Refusal;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use std::convert::Infallible;
 
 /// Whom a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +19,29 @@ impl Target {
     /// As the answer's `X-Amz-Executed-Version` has it.
     pub fn executed_version(&self) -> String {
         self.version.map_or_else(|| "$LATEST".to_owned(), |v| v.to_string())
+    }
+}
+
+/// What the query says.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Qualified {
+    /// `$LATEST` or the number of a version.
+    #[serde(rename = "Qualifier")]
+    qualifier: Option<String>,
+}
+
+/// Whom the path and the query name, or why they name nobody.
+#[derive(Debug)]
+pub struct Addressed(pub Result<Target, Refusal>);
+
+impl FromRequestParts<Gateway> for Addressed {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Addressed, Infallible> {
+        let path = Path::<String>::from_request_parts(parts, gateway).await;
+        let query = Query::<Qualified>::from_request_parts(parts, gateway).await;
+        let target = || parse(&path?, query?.qualifier.as_deref());
+        Ok(Addressed(target()))
     }
 }
 

@@ -133,11 +133,12 @@ impl Node {
         }
         grown.ready(&what, timeout_ms, printed).await?;
         let seed = self.seed_of(2, &version.spec.name, grown).await?;
-        if version.worth.was_grown() {
-            self.0.budget.grown_again(2);
-        }
+        let again = version.worth.was_grown();
         version.worth.grown(import, seed.own);
         self.admit(version, seed.own).await?;
+        if again {
+            self.0.budget.grown_again(2);
+        }
         version.set_seed(Some(seed));
         Ok(())
     }

@@ -88,8 +88,6 @@ struct Inner {
     shared_growth: Semaphore,
     /// Why the OS seed could not be booted.
     os_setback: Setback,
-    /// Why a seed that functions share could not be grown again.
-    shared_setback: Setback,
     /// One function's seed grows at a time, in the order in which they are asked for.
     growth: Semaphore,
 }
@@ -148,7 +146,6 @@ impl Node {
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             shared_growth: Semaphore::new(1),
             os_setback: Setback::new(tend::PAUSES.0, tend::PAUSES.1),
-            shared_setback: Setback::new(tend::PAUSES.0, tend::PAUSES.1),
             growth: Semaphore::new(1),
             config,
         }));

@@ -50,15 +50,33 @@ impl Spares {
         self.news.notify_one();
     }
 
-    /// Whether the caller is to make one: as many as are wanted are ready, being made or awaited, and at most `at_once` are being made.
-    fn begin(&self, wanted: usize, at_once: usize) -> bool {
+    /// Whether the caller is to make one; then it counts as being made.
+    fn begin(&self, wanted: usize, processors: usize) -> bool {
         let more = |making: usize| {
-            let wanted = wanted + self.awaited.load(Ordering::Acquire);
-            let missing = lock(&self.ready).len() + making < wanted;
-            (missing && making < at_once).then_some(making + 1)
+            let (ready, awaited) = (lock(&self.ready).len(), self.awaited.load(Ordering::Acquire));
+            may_make(Stock { ready, making, awaited, wanted }, processors).then_some(making + 1)
         };
         self.making.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
+}
+
+/// Numbers of spares.
+#[derive(Clone, Copy, Debug)]
+struct Stock {
+    ready: usize,
+    making: usize,
+    /// By requests that wait.
+    awaited: usize,
+    /// By who deployed the function.
+    wanted: usize,
+}
+
+/// Whether one more is to be made: as many as are wanted are ready, being made or awaited, and as many are made at once as there are
+/// processors; only one while at least half are ready and nobody waits, so that the requests that take them have the processors.
+fn may_make(stock: Stock, processors: usize) -> bool {
+    let Stock { ready, making, awaited, wanted } = stock;
+    let short = awaited > 0 || ready < wanted.div_ceil(2);
+    ready + making < wanted + awaited && making < if short { processors } else { 1 }
 }
 
 /// A spare that is being made.
@@ -183,5 +201,15 @@ mod tests {
         assert!(spares.begin(1, 2) && !spares.begin(1, 3));
         drop(awaiting);
         assert_eq!(spares.making(), 2);
+    }
+
+    #[test]
+    fn a_pool_that_is_half_full_is_filled_one_by_one() {
+        let may = |ready, making, awaited| may_make(Stock { ready, making, awaited, wanted: 8 }, 4);
+        assert!(may(3, 3, 0) && !may(3, 4, 0));
+        assert!(may(4, 0, 0) && !may(4, 1, 0));
+        // Who waits found none ready.
+        assert!(may(4, 3, 1) && !may(4, 4, 1));
+        assert!(!may(8, 0, 0) && !may(7, 1, 0));
     }
 }

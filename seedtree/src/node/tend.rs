@@ -4,6 +4,7 @@ use super::error::NodeError;
 use super::grow::ToLog;
 use super::instance::{Instance, Nowhere};
 use super::serve::Call;
+use super::setback::Setback;
 use super::version::{Training, Version};
 use super::{Inner, Node};
 use crate::sandbox::now;
@@ -23,11 +24,12 @@ pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Dur
 /// Grows the OS seed and the languages' again whenever one is lost, as long as there is the node. Functions' seeds are grown when they
 /// are asked for.
 pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
+    let setback = Setback::new(PAUSES.0, PAUSES.1);
     loop {
         lost.notified().await;
         loop {
             let Some(node) = node.upgrade().map(Node) else { return };
-            let (began, setback) = (now(), &node.0.shared_setback);
+            let began = now();
             let Err(error) = node.regrow_shared().await else {
                 setback.over();
                 break;

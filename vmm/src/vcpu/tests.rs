@@ -63,6 +63,20 @@ fn a_system_call_comes_back_with_its_registers() {
 }
 
 #[test]
+fn what_kvm_did_not_take_is_loaded_again() {
+    let mut g = Guest::new(b"\xb8\x27\0\0\0\x0f\x05");
+    // KVM_RUN came back before it looked at the registers, as where KVM may not start a thread (EAGAIN).
+    g.vcpu.load(&g.regs, g.root);
+    assert_eq!(g.run(), Exit::Syscall);
+    assert_eq!((g.regs.rax, g.regs.rip), (39, CODE + 7));
+    // Taken once is enough: what did not change is not loaded at each entry.
+    g.regs.rip = CODE;
+    g.vcpu.load(&g.regs, g.root);
+    let _ = g.vcpu.enter();
+    assert_eq!(g.vcpu.fd.get_kvm_run().kvm_dirty_regs, 0);
+}
+
+#[test]
 fn exceptions_bring_vector_error_code_and_address() {
     // 0: ud2; 2: div ecx (ecx=0); 4: mov rax,[rdi]; 7: mov [rdi],rax; 10: hlt; 11: int3; 12: int 0x80; 14: jmp rdi
     let mut g = Guest::new(b"\x0f\x0b\xf7\xf1\x48\x8b\x07\x48\x89\x07\xf4\xcc\xcd\x80\xff\xe7");

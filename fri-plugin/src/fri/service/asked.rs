@@ -41,41 +41,31 @@ pub struct Wants {
     pub parts: bool,
 }
 
-impl From<proto::InvokeRequest> for Piece {
-    fn from(request: proto::InvokeRequest) -> Piece {
-        use proto::invoke_request::Part;
-        match request.part {
-            Some(Part::Head(head)) => Piece::Head(Head {
-                target: Target::Function(head.function),
-                request_id: head.request_id,
-                timeout_ms: head.timeout_ms,
-                payload: head.payload,
-                traceparent: head.traceparent,
-                wants: Wants { logs: head.logs, parts: head.stream },
-            }),
-            Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
-            None => Piece::Other,
+/// The two requests differ in whom their heads name.
+macro_rules! pieces {
+    ($request:ident, $parts:ident, $target:ident, $named:ident) => {
+        impl From<proto::$request> for Piece {
+            fn from(request: proto::$request) -> Piece {
+                use proto::$parts::Part;
+                match request.part {
+                    Some(Part::Head(head)) => Piece::Head(Head {
+                        target: Target::$target(head.$named),
+                        request_id: head.request_id,
+                        timeout_ms: head.timeout_ms,
+                        payload: head.payload,
+                        traceparent: head.traceparent,
+                        wants: Wants { logs: head.logs, parts: head.stream },
+                    }),
+                    Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
+                    None => Piece::Other,
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<proto::ActivateRequest> for Piece {
-    fn from(request: proto::ActivateRequest) -> Piece {
-        use proto::activate_request::Part;
-        match request.part {
-            Some(Part::Head(head)) => Piece::Head(Head {
-                target: Target::Instance(head.id),
-                request_id: head.request_id,
-                timeout_ms: head.timeout_ms,
-                payload: head.payload,
-                traceparent: head.traceparent,
-                wants: Wants { logs: head.logs, parts: head.stream },
-            }),
-            Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
-            None => Piece::Other,
-        }
-    }
-}
+pieces!(InvokeRequest, invoke_request, Function, function);
+pieces!(ActivateRequest, activate_request, Instance, id);
 
 /// Reads a request to its end, in the time that an event has: its head too, for a call without one would keep its connection for ever. With
 /// its times, where requests are traced. Its event has a share of the bound.
