@@ -83,7 +83,7 @@ fn every_request_gets_its_own_answer_or_a_typed_error() {
     let load = Load::start(daemon.gateway(), &names, 12, false);
     let mut events = Events::default();
     let mut outages: Vec<(Instant, Instant)> = Vec::new();
-    let mut pids = Pids::around(daemon.pid().unsigned_abs(), &format!("coppice-chaos-{}", daemon.pid()));
+    let mut pids = Pids::around(&daemon);
     let (start, mut tag, mut alive_since) = (Instant::now(), 100, Instant::now());
     while start.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_millis(random.u64(20..300)));
@@ -137,10 +137,7 @@ fn every_request_gets_its_own_answer_or_a_typed_error() {
                 daemon.kill();
                 daemon.start_again();
                 load.moved(daemon.gateway());
-                drop(std::mem::replace(
-                    &mut pids,
-                    Pids::around(daemon.pid().unsigned_abs(), &format!("coppice-chaos-{}", daemon.pid())),
-                ));
+                drop(std::mem::replace(&mut pids, Pids::around(&daemon)));
                 // A client may have connected just before it was told where the gateway is now.
                 outages.push((down, Instant::now() + Duration::from_millis(100)));
                 alive_since = Instant::now();

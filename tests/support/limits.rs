@@ -1,8 +1,10 @@
 //! Shortages that a test makes and takes back: no more processes, no more room on a file system.
 
+use super::daemon::Coppiced;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A control group with a limit on processes, of cgroup v2 or v1. Removed when dropped.
 pub struct Pids {
@@ -10,8 +12,9 @@ pub struct Pids {
 }
 
 impl Pids {
-    /// Makes one for a process; what it starts later is in it too. `None`, with a word on stderr, where this user cannot make one.
-    pub fn around(pid: u32, name: &str) -> Option<Pids> {
+    /// Makes one for a daemon and its sandboxes; what they start later is in it too. `None`, with a word on stderr, where this user cannot
+    /// make one.
+    pub fn around(daemon: &Coppiced) -> Option<Pids> {
         let candidates = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
         let has = |root: &str| {
             let listed =
@@ -19,7 +22,7 @@ impl Pids {
             listed.split_whitespace().any(|c| c == "pids") || root.ends_with("/pids")
         };
         let root = candidates.into_iter().find(|r| Path::new(r).join("cgroup.procs").exists() && has(r));
-        let dir = Path::new(root.unwrap_or(candidates[0])).join(name);
+        let dir = Path::new(root.unwrap_or(candidates[0])).join(format!("coppice-pids-{}", daemon.pid()));
         if let Err(error) = std::fs::create_dir(&dir) {
             eprintln!(
                 "NOT TESTED: no more processes (cannot make the control group {}: {error})",
@@ -28,7 +31,14 @@ impl Pids {
             return None;
         }
         let pids = Pids { dir };
-        pids.write("cgroup.procs", &pid.to_string());
+        // A seed's children are where the seed is. One that was forked meanwhile is found when its seed is in.
+        for _ in 0..3 {
+            for pid in std::iter::once(daemon.pid()).chain(daemon.sandboxes()) {
+                let joined = std::fs::write(pids.dir.join("cgroup.procs"), pid.to_string());
+                // An instance may have ended.
+                assert!(joined.is_ok() || pid != daemon.pid(), "{joined:?} in {}", pids.dir.display());
+            }
+        }
         Some(pids)
     }
 
@@ -37,10 +47,33 @@ impl Pids {
             .unwrap_or_else(|e| panic!("{file} in {}: {e}", self.dir.display()));
     }
 
+    /// Processes and threads that there are.
+    fn current(&self) -> u64 {
+        let text = std::fs::read_to_string(self.dir.join("pids.current")).unwrap_or_default();
+        text.trim().parse().unwrap_or_else(|e| panic!("pids.current in {}: {e}", self.dir.display()))
+    }
+
     /// Allows as many threads as there are, and no more.
     pub fn exhaust(&self) {
-        let now = std::fs::read_to_string(self.dir.join("pids.current")).unwrap_or_default();
-        self.write("pids.max", now.trim());
+        self.allow(0);
+    }
+
+    /// Allows as many threads as there are, and so many more.
+    pub fn allow(&self, more: u64) {
+        self.write("pids.max", &(self.current() + more).to_string());
+    }
+
+    /// Waits until none has come or gone for a while.
+    pub fn settle(&self) {
+        let start = std::time::Instant::now();
+        let (mut last, mut since) = (self.current(), start);
+        while since.elapsed() < Duration::from_millis(300) && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.current();
+            if now != last {
+                (last, since) = (now, std::time::Instant::now());
+            }
+        }
     }
 
     /// Allows any number.

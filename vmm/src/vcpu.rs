@@ -30,8 +30,11 @@ const USER_FLAGS: u64 = 0x0024_0dd5;
 const FIXED_FLAGS: u64 = 0x202;
 /// Parts of one access that KVM may hand out one by one (8 bytes each; the longest is a vector register), and some.
 const ABANDON_ROUNDS: u32 = 64;
-/// Until KVM is asked again for what the host refused it.
+/// Until KVM is asked again for what the host refused it, and how often.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
+const SHORTAGE_ROUNDS: u32 = 1000;
+const SHORTAGE: &str = "the host refuses KVM a thread that a virtual machine needs: allow more processes (pids.max of the control group, \
+                        kernel.threads-max)";
 
 /// One virtual processor. See the module.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct KvmVcpu {
     fresh: bool,
     /// The rip of the last memory access that the host could not resolve.
     bad_at: Option<u64>,
+    /// Entries for which the host was short of something: KVM asks for it at the first one only.
+    short: u32,
     /// Entries into guest mode.
     pub exits: u64,
 }
@@ -98,7 +103,7 @@ impl KvmVcpu {
         run.kvm_valid_regs = u64::from(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
         run.s.regs.sregs = base;
         let immediate = NonNull::from(&mut run.immediate_exit).cast::<AtomicU8>();
-        Ok(KvmVcpu { index, fd, machine, immediate, base, fresh: true, bad_at: None, exits: 0 })
+        Ok(KvmVcpu { index, fd, machine, immediate, base, fresh: true, bad_at: None, short: 0, exits: 0 })
     }
 
     /// This thread runs the vCPU from now on: signals and kicks reach it.
@@ -168,6 +173,10 @@ impl KvmVcpu {
                 Back::Fatal(why) => return Err(Error::VcpuStopped(why)),
                 back @ (Back::Interrupted | Back::NotYet) => {
                     if matches!(back, Back::NotYet) {
+                        self.short += 1;
+                        if self.short > SHORTAGE_ROUNDS {
+                            return Err(Error::VcpuStopped(SHORTAGE.into()));
+                        }
                         std::thread::sleep(SHORTAGE_PAUSE);
                     }
                     self.flag().store(0, Ordering::Relaxed);

@@ -1,0 +1,40 @@
+//! Limits of the host that leave some things possible and others not, one by one: what a function cannot help is no error of the function.
+
+mod support;
+
+use std::time::Duration;
+use support::daemon::{Coppiced, Options, python};
+use support::http::Client;
+use support::limits::Pids;
+use support::load;
+
+/// More processes than an instance and KVM start together.
+const MOST: u64 = 12;
+
+#[test]
+fn a_limit_on_processes_is_no_fault_of_a_function() {
+    let daemon = Coppiced::start(Options { runtimes: vec!["python", "node"], ..Options::default() });
+    let Some(pids) = Pids::around(&daemon) else { return };
+    daemon.deploy(python("py"), &[("app.py", load::PYTHON)]).unwrap();
+    let js = fri_plugin::proto::FunctionSpec { runtime: "node".into(), ..python("js") };
+    daemon.deploy(js, &[("app.mjs", load::NODE)]).unwrap();
+    let mut client = Client::new(daemon.gateway(), Duration::from_secs(30));
+    for name in ["py", "js"] {
+        let (mut answered, mut refused) = (0, 0);
+        for more in (0..=MOST).rev() {
+            pids.settle();
+            pids.allow(more);
+            let response = client.invoke(name, b"{}").unwrap();
+            pids.release();
+            eprintln!("{name}, {more} more: {} {}", response.status, String::from_utf8_lossy(&response.body));
+            if response.status == 200 {
+                assert!(response.header("x-amz-function-error").is_none(), "{name}, {more}: {response:?}");
+                answered += 1;
+            } else {
+                assert!(response.header("x-amzn-errortype").is_some(), "{name}, {more}: {response:?}");
+                refused += 1;
+            }
+        }
+        assert!(answered > 0 && refused > 0, "{name}: {answered} answered, {refused} refused");
+    }
+}
