@@ -152,6 +152,9 @@ fn every_request_gets_its_own_answer_or_a_typed_error() {
         eprintln!("refused {n} times: {reason}");
     }
     assert_eq!(tally.wrong, Vec::<String>::new());
+    // What happens to its host is no error of the function.
+    let blamed: Vec<_> = tally.reasons.keys().filter(|r| r.contains("Runtime exited")).collect();
+    assert!(blamed.is_empty(), "functions are blamed: {blamed:?}");
     let within =
         |lost: &load::Lost| outages.iter().any(|(from, to)| lost.ended >= *from && lost.began <= *to);
     let unexplained: Vec<_> = tally.lost.iter().filter(|l| !within(l)).collect();

@@ -13,7 +13,7 @@ const MOST: u64 = 12;
 
 #[test]
 fn a_limit_on_processes_is_no_fault_of_a_function() {
-    let daemon = Coppiced::start(Options { runtimes: vec!["python", "node"], ..Options::default() });
+    let mut daemon = Coppiced::start(Options { runtimes: vec!["python", "node"], ..Options::default() });
     let Some(pids) = Pids::around(&daemon) else { return };
     daemon.deploy(python("py"), &[("app.py", load::PYTHON)]).unwrap();
     let js = fri_plugin::proto::FunctionSpec { runtime: "node".into(), ..python("js") };
@@ -26,15 +26,32 @@ fn a_limit_on_processes_is_no_fault_of_a_function() {
             pids.allow(more);
             let response = client.invoke(name, b"{}").unwrap();
             pids.release();
-            eprintln!("{name}, {more} more: {} {}", response.status, String::from_utf8_lossy(&response.body));
             if response.status == 200 {
                 assert!(response.header("x-amz-function-error").is_none(), "{name}, {more}: {response:?}");
                 answered += 1;
             } else {
-                assert!(response.header("x-amzn-errortype").is_some(), "{name}, {more}: {response:?}");
+                let told =
+                    response.json()["Message"].as_str().is_some_and(|m| m.contains("allow more processes"));
+                assert!(
+                    told && response.header("x-amzn-errortype").is_some(),
+                    "{name}, {more}: {response:?}"
+                );
                 refused += 1;
             }
         }
         assert!(answered > 0 && refused > 0, "{name}: {answered} answered, {refused} refused");
     }
+    // KVM's thread is waited for.
+    pids.settle();
+    pids.allow(1);
+    let response = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            pids.release();
+        });
+        client.invoke("py", b"{}").unwrap()
+    });
+    assert_eq!((response.status, &response.json()["uses"]), (200, &1.into()), "{response:?}");
+    drop(client);
+    assert!(daemon.stop().success(), "{}", daemon.log());
 }

@@ -96,9 +96,19 @@ impl Sandbox {
                 let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
                 Ok(Forked::Parent { pid: pid as i32, pidfd, clone_ns })
             }
-            _ => Err(Error::last("clone the sandbox process")),
+            _ => Err(cannot_clone(std::io::Error::last_os_error())),
         }
     }
+}
+
+fn cannot_clone(source: std::io::Error) -> Error {
+    let what = match source.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "clone the sandbox process: allow more processes (pids.max of the control group, kernel.threads-max)"
+        }
+        _ => "clone the sandbox process",
+    };
+    Error::Host { what, source }
 }
 
 /// Kills this process when its parent dies; at once when that has happened already.

@@ -9,10 +9,15 @@ use super::lock;
 use super::seed::NodeSeed;
 use super::version::Version;
 use crate::proto::Role;
+use crate::sandbox::now;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// A burst of requests is over when none came for so long. Making spares meanwhile would take the processors from it.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The spares of one version.
 #[derive(Debug, Default)]
@@ -23,6 +28,10 @@ pub(super) struct Spares {
     failed: AtomicUsize,
     /// Requests that wait for one.
     awaited: AtomicUsize,
+    /// When one was taken last, CLOCK_MONOTONIC, ns.
+    taken: AtomicU64,
+    /// Tells who waits for the end of a burst that somebody waits for a spare.
+    hurry: Notify,
     /// They wait in a row here.
     row: tokio::sync::Mutex<()>,
     /// Tells the first of the row that one was made, or could not be.
@@ -41,7 +50,23 @@ impl Spares {
     }
 
     fn take(&self) -> Option<Instance> {
-        lock(&self.ready).pop_front()
+        let spare = lock(&self.ready).pop_front()?;
+        self.taken.store(now(), Ordering::Release);
+        Some(spare)
+    }
+
+    fn stock(&self, making: usize, wanted: usize) -> Stock {
+        let (ready, awaited) = (lock(&self.ready).len(), self.awaited.load(Ordering::Acquire));
+        Stock { ready, making, awaited, wanted }
+    }
+
+    /// Waits until none was taken for a while, or too few are left.
+    async fn burst_is_over(&self, wanted: usize) {
+        while !self.stock(0, wanted).is_short() {
+            let past = Duration::from_nanos(now().saturating_sub(self.taken.load(Ordering::Acquire)));
+            let Some(left) = PAUSE.checked_sub(past).filter(|left| !left.is_zero()) else { return };
+            let _ = tokio::time::timeout(left, self.hurry.notified()).await;
+        }
     }
 
     /// Adds one.
@@ -52,10 +77,7 @@ impl Spares {
 
     /// Whether the caller is to make one; then it counts as being made.
     fn begin(&self, wanted: usize, processors: usize) -> bool {
-        let more = |making: usize| {
-            let (ready, awaited) = (lock(&self.ready).len(), self.awaited.load(Ordering::Acquire));
-            may_make(Stock { ready, making, awaited, wanted }, processors).then_some(making + 1)
-        };
+        let more = |making: usize| self.stock(making, wanted).may_make(processors).then_some(making + 1);
         self.making.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 }
@@ -71,12 +93,18 @@ struct Stock {
     wanted: usize,
 }
 
-/// Whether one more is to be made: as many as are wanted are ready, being made or awaited, and as many are made at once as there are
-/// processors; only one while at least half are ready and nobody waits, so that the requests that take them have the processors.
-fn may_make(stock: Stock, processors: usize) -> bool {
-    let Stock { ready, making, awaited, wanted } = stock;
-    let short = awaited > 0 || ready < wanted.div_ceil(2);
-    ready + making < wanted + awaited && making < if short { processors } else { 1 }
+impl Stock {
+    /// Fewer than half are ready, or somebody waits.
+    fn is_short(self) -> bool {
+        self.awaited > 0 || self.ready < self.wanted.div_ceil(2)
+    }
+
+    /// Whether one more is to be made: as many as are wanted are ready, being made or awaited, and as many are made at once as there are
+    /// processors; only one while they are not short, so that the requests that take them have the processors.
+    fn may_make(self, processors: usize) -> bool {
+        let at_once = if self.is_short() { processors } else { 1 };
+        self.ready + self.making < self.wanted + self.awaited && self.making < at_once
+    }
 }
 
 /// A spare that is being made.
@@ -95,6 +123,7 @@ struct Awaiting<'a>(&'a Spares);
 impl<'a> Awaiting<'a> {
     fn begin(spares: &'a Spares) -> Self {
         spares.awaited.fetch_add(1, Ordering::AcqRel);
+        spares.hurry.notify_one();
         Awaiting(spares)
     }
 }
@@ -150,6 +179,7 @@ impl Node {
             let making = Making(version.clone());
             let node = self.clone();
             tokio::spawn(async move {
+                making.0.spares.burst_is_over(wanted).await;
                 match node.spare(&making.0).await {
                     Ok(()) => {
                         let version = making.0.clone();
@@ -205,11 +235,30 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_half_full_is_filled_one_by_one() {
-        let may = |ready, making, awaited| may_make(Stock { ready, making, awaited, wanted: 8 }, 4);
+        let may = |ready, making, awaited| Stock { ready, making, awaited, wanted: 8 }.may_make(4);
         assert!(may(3, 3, 0) && !may(3, 4, 0));
         assert!(may(4, 0, 0) && !may(4, 1, 0));
         // Who waits found none ready.
         assert!(may(4, 3, 1) && !may(4, 4, 1));
         assert!(!may(8, 0, 0) && !may(7, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_over_after_a_pause_or_when_somebody_waits() {
+        let spares = Arc::new(Spares::default());
+        let taken = now();
+        spares.taken.store(taken, Ordering::Release);
+        spares.burst_is_over(0).await;
+        assert!(u128::from(now() - taken) >= PAUSE.as_nanos());
+        // It would not be over for an hour.
+        spares.taken.store(taken + 3_600_000_000_000, Ordering::Release);
+        let over = tokio::spawn({
+            let spares = spares.clone();
+            async move { spares.burst_is_over(0).await }
+        });
+        tokio::time::sleep(PAUSE * 3).await;
+        assert!(!over.is_finished());
+        let _awaiting = Awaiting::begin(&spares);
+        tokio::time::timeout(Duration::from_secs(10), over).await.unwrap().unwrap();
     }
 }
