@@ -8,7 +8,7 @@ mod node_support;
 use node_support::*;
 use seedtree::node::error::NodeError;
 use seedtree::node::function::FunctionSpec;
-use seedtree::node::instance::Nowhere;
+use seedtree::node::instance::{Nowhere, Sink};
 use seedtree::node::{Call, State};
 use seedtree::runtime::Runtime;
 use serde_json::{Value, json};
@@ -45,6 +45,55 @@ fn requests_take_forks_spares_and_kept_instances() {
         assert!(matches!(call(&node, "none", &json!(0)).await, Err(NodeError::NoSuchFunction(_))));
         node.remove("keep").unwrap();
         assert!(matches!(call(&node, "keep", &json!(0)).await, Err(NodeError::NoSuchFunction(_))));
+    });
+}
+
+#[test]
+fn spares_stand_beside_kept_instances_and_are_made_anew_when_they_die() {
+    let code = python(ECHO);
+    with_node(|node| async move {
+        let warm = || FunctionSpec { warm: Some(b"1".to_vec()), spares: 3, ..spec("f", code.path()) };
+        for keep_alive in [0, 1] {
+            node.deploy(FunctionSpec { keep_alive, ..warm() }, &mut Nowhere).await.unwrap();
+            until("spares", || node.function("f").unwrap().spares() == 3).await;
+            let spares = || {
+                let idle = node.instances().into_iter().filter(|(_, i)| i.state == State::Spare);
+                idle.map(|(id, i)| (id, i.pid)).collect::<Vec<_>>()
+            };
+            // Somebody else kills two, and the operator one: nobody asks for them meanwhile.
+            let before = spares();
+            for (_, pid) in &before[..2] {
+                signal(*pid, rustix::process::Signal::KILL);
+            }
+            node.kill(&before[2].0).unwrap();
+            until("new ones", || {
+                let now = spares();
+                now.len() == 3 && now.iter().all(|one| !before.contains(one))
+            })
+            .await;
+            assert!(call(&node, "f", &json!(0)).await.unwrap().spare);
+        }
+    });
+}
+
+#[test]
+fn what_was_printed_is_there_when_the_handler_does_not_come_back() {
+    #[derive(Default)]
+    struct Printed(Vec<u8>);
+    impl Sink for Printed {
+        fn printed(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+    }
+    let code =
+        python("import time\ndef handler(event, context):\n print('this far')\n time.sleep(60)\n return 1\n");
+    with_node(|node| async move {
+        node.deploy(spec("f", code.path()), &mut Nowhere).await.unwrap();
+        let mut printed = Printed::default();
+        let late = Call { event: b"{}", request_id: "id", limit_ms: Some(1_000), version: None };
+        let error = node.call("f", &late, &mut printed).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.code(), "Sandbox.Timedout");
+        assert_eq!(String::from_utf8(printed.0).unwrap(), "this far\n");
     });
 }
 

@@ -29,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
@@ -115,7 +116,7 @@ const SPARE_PACED: &str = "spare, 40 requests/s";
 const HOT_PACED: &str = "kept instance, 40 requests/s";
 /// Between two requests of all clients together.
 const PACE: Duration = Duration::from_millis(25);
-/// Bursts that a full pool can serve, without a pause within one; it is full again before the next.
+/// Bursts that a full pool can serve, without a pause within one; it is full again before the next. Answers a second are those within bursts.
 const SPARE_BURST: &str = "spare, bursts of 32 of 64";
 /// Of the pool that the configuration allows by default ([`Config`]'s `functions.max_spares`), and how many of it a burst takes.
 const POOL: usize = 64;
@@ -300,15 +301,16 @@ impl Case {
         time: Duration,
     ) -> Result<()> {
         // What the case before has left to be done is not this one's.
-        self.settle(bed);
-        let most = self.burst.map_or(usize::MAX, |n| n.div_ceil(clients));
+        self.settle(bed)?;
+        let left = AtomicUsize::new(self.burst.unwrap_or(usize::MAX));
+        let mine = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
         let start = Instant::now();
         let one = |n: usize| -> Result<Vec<u64>> {
             let mut http = client(if matches!(self.how, How::Peer) { bed.peers } else { bed.gateway });
             let mut times = Vec::new();
             // The clients take turns.
             let mut next = self.pace.map(|_| PACE * u32::try_from(n).unwrap_or_default());
-            while start.elapsed() < time && times.len() < most {
+            while start.elapsed() < time && mine() {
                 if let (Some(at), Some(pace)) = (next, self.pace) {
                     std::thread::sleep(at.saturating_sub(start.elapsed()));
                     next = Some(at + pace);
@@ -336,13 +338,15 @@ impl Case {
     }
 
     /// Waits until the spares are there.
-    fn settle(&self, bed: &Bed) {
+    fn settle(&self, bed: &Bed) -> Result<()> {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(10)
-            && bed.daemon.node().functions().iter().any(|f| f.spares() < f.spec.spares)
-        {
+        while bed.daemon.node().functions().iter().any(|f| f.spares() < f.spec.spares) {
+            if start.elapsed() > Duration::from_secs(30) {
+                bail!("the spares are not there");
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(())
     }
 
     /// ms.

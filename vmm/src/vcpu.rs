@@ -30,9 +30,9 @@ const USER_FLAGS: u64 = 0x0024_0dd5;
 const FIXED_FLAGS: u64 = 0x202;
 /// Parts of one access that KVM may hand out one by one (8 bytes each; the longest is a vector register), and some.
 const ABANDON_ROUNDS: u32 = 64;
-/// Until KVM is asked again for what the host refused it, and how often.
+/// Until KVM is asked again for what the host refused it, and how often: in all far less than the time of a request, which would end first.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
-const SHORTAGE_ROUNDS: u32 = 1000;
+const SHORTAGE_ROUNDS: u32 = 100;
 const SHORTAGE: &str = "the host refuses KVM a thread that a virtual machine needs: allow more processes (pids.max of the control group, \
                         kernel.threads-max)";
 

@@ -42,7 +42,7 @@ pub struct Args {
     /// Environment variable of the function
     #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Instances to fork ahead of need [default: the node's]
+    /// Instances to fork ahead of need, once the working set is known (see --warm) [default: the node's]
     #[arg(long, value_name = "N")]
     spares: Option<u32>,
     /// Requests served at once [default: the node's]

@@ -159,6 +159,8 @@ def _main():
             raise TypeError("handler %s.%s is not callable" % (command["module"], command["function"]))
         return function
 
+    # Line by line, as on AWS Lambda: what a handler printed is there also when it does not come back.
+    sys.stdout.reconfigure(line_buffering=True)
     # What an answer needs besides the handler is loaded and run once here, in the seed.
     Context(loads(b'{"request_id": "0"}'))
     dumps({"a": [1, 2.5, None, True, "\u00e9"]}).encode()

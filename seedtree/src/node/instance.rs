@@ -91,6 +91,11 @@ impl Instance {
         self.forked.process.pid()
     }
 
+    /// Whether its process has ended.
+    pub fn has_ended(&self) -> bool {
+        self.forked.process.has_ended()
+    }
+
     /// Ends it, from wherever this is called.
     pub fn killer(&self) -> Arc<Notify> {
         self.killed.clone()

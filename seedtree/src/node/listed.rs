@@ -108,9 +108,12 @@ impl Node {
             working.kill.notify_one();
             return Ok(());
         }
-        if self.versions().iter().any(|v| v.end_one(id)) {
-            return Ok(());
+        match self.versions().iter().find(|v| v.end_one(id)) {
+            Some(version) => {
+                self.refill(version);
+                Ok(())
+            }
+            None => Err(NodeError::NoSuchInstance(id.to_owned())),
         }
-        Err(NodeError::NoSuchInstance(id.to_owned()))
     }
 }

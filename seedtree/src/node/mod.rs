@@ -151,6 +151,7 @@ impl Node {
         }));
         node.grow_os().await?;
         tokio::spawn(tend::regrow(Arc::downgrade(&node.0), lost));
+        tokio::spawn(tend::replace_dead(Arc::downgrade(&node.0)));
         Ok(node)
     }
 

@@ -2,6 +2,7 @@
 
 use super::lock;
 use crate::handle::Child;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -94,6 +95,14 @@ impl Process {
     /// Its id on the host; 0 once it was let go.
     pub fn pid(&self) -> i32 {
         self.child.as_ref().map_or(0, |c| c.pid)
+    }
+
+    /// Whether it has ended by itself, or was killed by somebody else. It is reaped when this is dropped.
+    pub fn has_ended(&self) -> bool {
+        let Some(child) = &self.child else { return true };
+        let mut fds = [PollFd::new(child, PollFlags::IN)];
+        // Readable once the process has ended (pidfd_open(2)).
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Sends SIGKILL.

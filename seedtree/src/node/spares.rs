@@ -170,8 +170,8 @@ impl Node {
     /// Makes the spares that are missing, off the request path.
     pub(super) fn refill(&self, version: &Arc<Version>) {
         let wanted = version.spec.spares;
-        // A spare of a seed without its working set would be of little use for ever.
-        let waits = self.0.config.prefill && !version.is_trained();
+        // A spare of a seed without its working set would be of little use for ever. Who keeps instances records none.
+        let waits = self.0.config.prefill && version.spec.keep_alive == 0 && !version.is_trained();
         if wanted == 0 || waits || version.is_retired() || self.is_draining() || version.seed().is_none() {
             return;
         }

@@ -18,6 +18,8 @@ const RECORDED_MS: u64 = 10_000;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a request waits for the OS seed to come back: booting one takes a fraction of it.
 const COMES_BACK: Duration = Duration::from_secs(2);
+/// Between two looks at idle instances.
+const BURIAL: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts to grow a seed that functions share again.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -38,6 +40,18 @@ pub(super) async fn regrow(node: Weak<Inner>, lost: Arc<Notify>) {
             tracing::warn!(%error, cause = error.cause(), "a seed cannot be grown again; trying once more later");
             drop(node);
             tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Makes spares anew that have died before their request, as long as there is the node. A request that meets a dead one goes to the next.
+pub(super) async fn replace_dead(node: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(BURIAL).await;
+        let Some(node) = node.upgrade().map(Node) else { return };
+        for version in node.versions().iter().filter(|version| version.bury_idle()) {
+            tracing::warn!(function = version.spec.name, "idle instances have died");
+            node.refill(version);
         }
     }
 }
@@ -154,6 +168,9 @@ impl Node {
             // Looked up each time: a version that has retired meanwhile never has a seed again, its successor may have one.
             let version = self.function(name)?;
             if version.seed().is_some() {
+                if !version.is_trained() {
+                    self.train(&version).await;
+                }
                 self.refill(&version);
                 return Ok(());
             }

@@ -229,6 +229,18 @@ impl Version {
         take(self.spares.ready()).or_else(|| take(&self.kept)).is_some()
     }
 
+    /// Gives up spares and kept instances whose processes have ended; whether there were any.
+    pub(crate) fn bury_idle(&self) -> bool {
+        let mut dead = Vec::new();
+        for idle in [self.spares.ready(), &self.kept] {
+            let mut idle = lock(idle);
+            let (ended, living): (VecDeque<_>, _) = idle.drain(..).partition(Instance::has_ended);
+            *idle = living;
+            dead.extend(ended);
+        }
+        !dead.is_empty()
+    }
+
     /// Ends spares and kept instances.
     pub(crate) fn end_idle(&self) {
         let idle = (std::mem::take(&mut *lock(self.spares.ready())), std::mem::take(&mut *lock(&self.kept)));
