@@ -35,6 +35,18 @@ fn parsed(daemon: &Coppiced, args: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
 }
 
+/// The same, which the daemon must refuse, for people and with --json; what it tells people.
+fn refused(daemon: &Coppiced, args: &[&str], code: &str) -> String {
+    let outcome = run(daemon, args);
+    assert_eq!((outcome.status, outcome.text().as_str()), (1, ""), "{args:?}: {}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("[{code}]")), "{args:?}: {}", outcome.stderr);
+    let as_json = run(daemon, &[args, &["--json"]].concat());
+    let value: Value = serde_json::from_str(&as_json.text()).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+    assert_eq!((as_json.status, &value["ok"]), (1, &json!(false)), "{args:?}: {value}");
+    assert_eq!(value["error"]["code"], code, "{args:?}: {value}");
+    outcome.stderr
+}
+
 fn code(source: &str) -> tempfile::TempDir {
     let dir = fresh_dir("code");
     std::fs::write(dir.path().join("app.py"), source).unwrap();
@@ -138,7 +150,9 @@ fn every_command_tells_people_and_programs() {
     assert_eq!(parsed(&daemon, &["seed", "ls"])[1]["level"], 1);
     assert!(good(&daemon, &["seed", "show", "hello"]).contains("python"));
     assert_eq!(parsed(&daemon, &["seed", "show", "os"])[0]["name"], "os");
-    assert_eq!(run(&daemon, &["seed", "show", "none"]).status, 125);
+    refused(&daemon, &["seed", "show", "none"], "Seed.NotFound");
+    let os = refused(&daemon, &["seed", "rm", "os"], "Seed.Needed");
+    assert!(os.contains("the OS seed cannot be dropped"), "{os}");
     assert!(good(&daemon, &["seed", "rm", "hello"]).contains("dropped"));
     let again = run(&daemon, &["seed", "rm", "hello"]);
     assert!(again.status == 1 && again.stderr.contains("[Seed.NotFound]"), "{}", again.stderr);
@@ -251,9 +265,35 @@ fn instances_are_listed_and_ended() {
         let outcome = sleeping.join().unwrap();
         assert!(outcome.status == 1 && outcome.stderr.contains("[Instance.Killed]"), "{}", outcome.stderr);
     });
+    assert!(good(&daemon, &["instance", "ls", "f"]).to_lowercase().contains("state"));
+    refused(&daemon, &["instance", "ls", "none"], "Function.NotFound");
     let none = run(&daemon, &["instance", "kill", "none", "--json"]);
     let value: Value = serde_json::from_str(&none.text()).unwrap();
     assert_eq!((none.status, &value["error"]["code"]), (1, &json!("Instance.NotFound")));
+}
+
+/// One that is not there does not keep the others from what is to be done to them.
+#[test]
+fn several_are_removed_whatever_becomes_of_one() {
+    let daemon = Coppiced::start(Options::default());
+    let dir = code("def handler(event, context): return event\n");
+    let deploy = |name: &str| {
+        let handler = ["--runtime", "python", "--handler", "app.handler"];
+        good(&daemon, &[&["deploy", text(dir.path()), "--name", name][..], &handler].concat());
+    };
+    let left = || parsed(&daemon, &["function", "ls"]).as_array().unwrap().len();
+    ["a", "b"].into_iter().for_each(deploy);
+    let outcome = run(&daemon, &["function", "rm", "a", "none", "b", "other"]);
+    assert_eq!((outcome.status, outcome.text().as_str()), (1, "a is removed\nb is removed\n"));
+    assert_eq!(outcome.stderr.matches("[Function.NotFound]").count(), 2, "{}", outcome.stderr);
+    assert_eq!(left(), 0);
+    ["a", "b"].into_iter().for_each(deploy);
+    let outcome = run(&daemon, &["function", "rm", "a", "none", "b", "--json"]);
+    let value: Value = serde_json::from_str(&outcome.text()).unwrap();
+    assert_eq!((outcome.status, &value["removed"]), (1, &json!(["a", "b"])), "{value}");
+    assert_eq!(value["error"]["code"], "Function.NotFound");
+    assert_eq!((&value["errors"][0]["name"], value["errors"].as_array().unwrap().len()), (&json!("none"), 1));
+    assert_eq!(left(), 0);
 }
 
 #[test]

@@ -88,6 +88,23 @@ fn a_failed_deploy_leaves_the_version_before_it_serving() {
         assert_eq!(code_of(&error), expected, "{source}: {error}");
         assert_eq!(answer(&daemon, "f", "1"), json!(["good", 1]));
     }
+    // An event for warming up is told from the import before it.
+    let warmed = || proto::FunctionSpec { warm_event: "0".into(), ..python("f") };
+    for (source, expected, says) in [
+        ("def handler(event, context): return 1 / event\n", "Function.WarmUp", "warming up"),
+        ("1 / 0\n", "Runtime.ImportError", "does not import"),
+    ] {
+        match daemon.deploy(warmed(), &[("app.py", source)]).unwrap_err() {
+            ClientError::Refused(error) => {
+                assert_eq!(error.code, expected, "{}", error.message);
+                assert!(error.message.contains(says), "{}", error.message);
+                let function: Value = serde_json::from_slice(&error.function).unwrap();
+                assert_eq!(function["errorType"], "ZeroDivisionError");
+            }
+            error => panic!("{error:?}"),
+        }
+        assert_eq!(answer(&daemon, "f", "1"), json!(["good", 1]));
+    }
     let error = daemon.deploy(python("f"), &[("other.py", "")]).unwrap_err();
     assert_eq!(code_of(&error), "Function.Handler");
     assert!(eventually(|| code() == before), "code of failed deploys is left");
@@ -314,13 +331,67 @@ fn what_a_function_failed_is_counted_where_it_is_listed() {
     assert_eq!(daemon.invoke("f", "0").unwrap().0.function_error, "Unhandled");
     daemon.invoke("f", "no JSON").unwrap_err();
     let counts = function(&daemon, "f").counts.unwrap();
-    assert_eq!((counts.errors, counts.refused), (1, 1));
+    assert_eq!((counts.requests, counts.errors, counts.refused), (2, 1, 1));
+    // They are of all of its versions.
+    daemon.deploy(python("f"), &[("app.py", &says("two"))]).unwrap();
+    assert_eq!(answer(&daemon, "f", "1"), json!(["two", 1]));
+    let counts = function(&daemon, "f").counts.unwrap();
+    assert_eq!((counts.requests, counts.errors, counts.refused), (3, 1, 1));
     assert!(eventually(|| function(&daemon, "f").counts.unwrap().pss_bytes > 0));
     block_on(async {
         let request = proto::DeleteSeedRequest { name: "f".into() };
         daemon.client().await.seeds().delete(request).await.unwrap();
     });
     assert_eq!(function(&daemon, "f").state, "shrunk");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn what_the_node_failed_is_in_the_functions_log_and_in_the_daemons() {
+    let mut daemon = Coppiced::start(Options::default());
+    let code = "import time\ndef handler(event, context): time.sleep(600)\n";
+    daemon.deploy(proto::FunctionSpec { timeout_ms: 60_000, ..python("f") }, &[("app.py", code)]).unwrap();
+    let working = || {
+        let request = proto::ListInstancesRequest { function: "f".into() };
+        let list = async { daemon.client().await.instances().list(request).await.unwrap().into_inner() };
+        block_on(list).instances.into_iter().find(|i| i.state == "working")
+    };
+    std::thread::scope(|scope| {
+        for (end, expected) in [("operator", "Instance.Killed"), ("signal", "Sandbox.Failure")] {
+            let call = scope.spawn(|| daemon.invoke("f", "1"));
+            assert!(eventually(|| working().is_some()), "{}", daemon.log());
+            let instance = working().unwrap();
+            if end == "operator" {
+                let request = proto::DestroyRequest { id: instance.id };
+                block_on(async { daemon.client().await.instances().destroy(request).await.unwrap() });
+            } else {
+                let killed = Command::new("kill").args(["-9", &instance.pid.to_string()]).status().unwrap();
+                assert!(killed.success());
+            }
+            assert_eq!(code_of(&call.join().unwrap().unwrap_err()), expected, "{}", daemon.log());
+        }
+    });
+    // The client's own doing is not told.
+    assert_eq!(code_of(&daemon.invoke("f", "no JSON").unwrap_err()), "Request.NotJson");
+    let lines = block_on(async {
+        let request = proto::LogsRequest { function: "f".into(), tail: 100, follow: false };
+        let mut lines = daemon.client().await.functions().logs(request).await.unwrap().into_inner();
+        let mut told = Vec::new();
+        while let Some(line) = lines.message().await.unwrap() {
+            if line.text.starts_with("[ERROR] ") {
+                assert!(!line.instance.is_empty() && !line.request_id.is_empty(), "{line:?}");
+                told.push(line.text);
+            }
+        }
+        told
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("[ERROR] Instance.Killed: the instance was ended"), "{lines:?}");
+    assert!(lines[1].starts_with("[ERROR] Sandbox.Failure: "), "{lines:?}");
+    let log = daemon.log();
+    let warned = |line: &&str| line.contains("WARN") && line.contains("Instance.Killed");
+    assert_eq!(log.lines().filter(warned).count(), 1, "{log}");
+    assert!(!log.contains("Request.NotJson"), "{log}");
     assert!(daemon.stop().success());
 }
 

@@ -43,6 +43,8 @@ struct Inner {
 /// Counters of one function.
 #[derive(Debug, Default)]
 pub struct PerFunction {
+    /// Requests that an instance was given, of all versions.
+    pub requests: AtomicU64,
     /// Requests answered, by level and source; also those that the function failed.
     pub levels: [PerLevel; 3],
     /// The function's failures, by code; and requests whose client has left.
@@ -154,6 +156,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a request that an instance was given.
+    pub fn began(&self, function: &str) {
+        self.function(function).requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a request whose client left before it had its answer.
     pub fn abandoned(&self, function: &str) {
         add(&self.function(function).errors, NodeError::Abandoned.code());
@@ -205,6 +212,12 @@ impl Metrics {
         drop(functions);
         let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
         functions.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// Requests that instances of a function were given, of whatever version.
+    pub fn requests_of(&self, function: &str) -> u64 {
+        let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
+        functions.get(function).map_or(0, |counts| counts.requests.load(Ordering::Relaxed))
     }
 
     /// Requests that a function failed.

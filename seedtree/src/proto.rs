@@ -134,6 +134,8 @@ pub struct Phases {
     /// Page faults of the process on the host, those of guest code among them (`ru_minflt` of getrusage(2)): of a fork since its birth, of a
     /// spare and a kept instance since the request came.
     pub faults: u64,
+    /// Commands that the runtime has answered, the last of which the answer is to: of a fork that was given steps.
+    pub commands: u32,
 }
 
 /// What one instance cost.

@@ -278,6 +278,7 @@ impl Process {
                 Step::Command(command) => {
                     self.sandbox.kernel().push_work(command);
                     answer = Some(self.until_answer(deadline, spec)?);
+                    phases.commands += 1;
                     if answer.as_ref().is_some_and(|a| a.first() == Some(&b'E')) {
                         // No seed: its process may end now, as a provided program does that cannot start.
                         break;

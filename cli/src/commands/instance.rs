@@ -39,6 +39,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Ls { function, common } => common.socket.run(common.json, async |client| {
             let request = proto::ListInstancesRequest { function: function.clone().unwrap_or_default() };
             let instances = client.instances().list(request).await.map_err(refused)?.into_inner().instances;
+            // A removed function may have instances that finish their requests.
+            if let (Some(name), true) = (function, instances.is_empty()) {
+                let request = proto::GetFunctionRequest { name: name.clone() };
+                client.functions().get(request).await.map_err(refused)?;
+            }
             if common.json {
                 say!("{}", serde_json::to_string(&instances)?);
             } else {

@@ -2,8 +2,7 @@
 
 use super::function::Common;
 use crate::node::{refused, show};
-use anyhow::bail;
-use fri_plugin::fri::client::Client;
+use fri_plugin::fri::client::{Client, ClientError};
 use fri_plugin::proto;
 
 /// Arguments.
@@ -67,7 +66,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Show { name, common } => common.socket.run(common.json, async |client| {
             let found: Vec<_> = seeds(&client).await?.into_iter().filter(|s| s.name == *name).collect();
             if found.is_empty() {
-                bail!("there is no seed {name}: `coppice seed ls` lists them");
+                let message = format!("there is no seed {name}: `coppice seed ls` lists them");
+                let error = proto::Error { code: "Seed.NotFound".to_owned(), message, ..Default::default() };
+                return Err(ClientError::Refused(error).into());
             }
             print(&found, common.json)?;
             Ok(0)

@@ -5,6 +5,7 @@ pub mod show;
 pub mod upload;
 
 use fri_plugin::fri::client::{Client, ClientError};
+use fri_plugin::proto;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -34,36 +35,65 @@ impl Socket {
         };
         let Some(ClientError::Refused(refused)) = error.downcast_ref() else { return Err(error) };
         if as_json {
-            let function: serde_json::Value = serde_json::from_slice(&refused.function).unwrap_or_default();
-            let error = json!({"code": refused.code, "message": refused.message, "function": function});
-            say!("{}", json!({"ok": false, "error": error}));
+            say!("{}", json!({"ok": false, "error": described(refused)}));
         } else {
-            if !refused.function.is_empty() {
-                crate::failure::trace(&refused.function);
-            }
-            tell!("coppice: {} [{}]", refused.message, refused.code);
+            report(refused);
         }
         Ok(EXIT_REFUSED)
     }
 }
 
-/// Does something to each of some things, and says so: `ended` is the word for it.
+/// What the daemon refused, for programs.
+fn described(refused: &proto::Error) -> serde_json::Value {
+    let function: serde_json::Value = serde_json::from_slice(&refused.function).unwrap_or_default();
+    json!({"code": refused.code, "message": refused.message, "function": function})
+}
+
+/// The same for people.
+fn report(refused: &proto::Error) {
+    if !refused.function.is_empty() {
+        crate::failure::trace(&refused.function);
+    }
+    tell!("coppice: {} [{}]", refused.message, refused.code);
+}
+
+/// Does something to each of some things, and says so: `ended` is the word for it. What is refused of one does not keep it from the others.
 pub async fn each<T>(
     things: &[String],
     as_json: bool,
     ended: &str,
     mut act: impl AsyncFnMut(String) -> Result<T, tonic::Status>,
 ) -> anyhow::Result<u8> {
+    let (mut done, mut errors) = (Vec::new(), Vec::new());
     for thing in things {
-        act(thing.clone()).await.map_err(refused)?;
-        if !as_json {
-            say!("{thing} is {ended}");
+        match act(thing.clone()).await.map_err(refused) {
+            Ok(_) => {
+                if !as_json {
+                    say!("{thing} is {ended}");
+                }
+                done.push(thing);
+            }
+            Err(ClientError::Refused(error)) => {
+                if !as_json {
+                    report(&error);
+                }
+                let mut error = described(&error);
+                error["name"] = json!(thing);
+                errors.push(error);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
+    let Some(first) = errors.first() else {
+        if as_json {
+            say!("{}", json!({"ok": true, ended: done}));
+        }
+        return Ok(0);
+    };
     if as_json {
-        say!("{}", json!({"ok": true, ended: things}));
+        say!("{}", json!({"ok": false, ended: done, "error": first, "errors": errors}));
     }
-    Ok(0)
+    Ok(EXIT_REFUSED)
 }
 
 /// The error of a call, for `?`.

@@ -118,6 +118,7 @@ impl DaemonError {
     pub fn function_says(&self) -> Option<&[u8]> {
         match self {
             DaemonError::Node(NodeError::Import(description)) => Some(description),
+            DaemonError::Node(NodeError::WarmUp(description)) => Some(description),
             _ => None,
         }
     }
@@ -129,7 +130,7 @@ pub fn kind_of(error: &NodeError) -> Kind {
         "Function.NotFound" | "Function.VersionNotFound" | "Instance.NotFound" | "Seed.NotFound" => {
             Kind::NotFound
         }
-        "Function.Handler" | "Function.CodeMissing" | "Request.NotJson" => Kind::Invalid,
+        "Function.Handler" | "Function.CodeMissing" | "Request.NotJson" | "Seed.Needed" => Kind::Invalid,
         "Request.TooLarge" => Kind::TooLarge,
         "Function.TooManyRequests" | "Node.Overloaded" | "Node.OverBudget" | "Instance.TooMany" => {
             Kind::TooMany

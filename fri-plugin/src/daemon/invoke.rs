@@ -1,9 +1,10 @@
 //! One request to a function.
 
 use super::Daemon;
-use super::error::DaemonError;
+use super::error::{DaemonError, Kind, chain};
 use crate::logs::RequestLog;
 use crate::metrics::Metrics;
+use crate::rarely::Rarely;
 use seedtree::node::Served;
 use seedtree::node::error::NodeError;
 use seedtree::node::instance::Sink;
@@ -79,7 +80,8 @@ impl Daemon {
         also: &mut dyn Sink,
     ) -> Invoked {
         let log = self.0.logs.request(function, call.request_id);
-        let mut sink = Both { log, also, version: 0, function, waiting: Some(self.metrics()) };
+        let metrics = self.metrics();
+        let mut sink = Both { log, also, version: 0, function, metrics, waiting: true, begun: false };
         let Call { event, request_id, timeout_ms: limit_ms, version, .. } = *call;
         let asked = seedtree::node::Call { event, request_id, limit_ms, version };
         let result = match instance {
@@ -87,17 +89,22 @@ impl Daemon {
             None => self.node().call(function, &asked, &mut sink).await,
         };
         let result = result.map_err(DaemonError::from);
-        sink.waiting = None;
+        sink.waiting = false;
         self.metrics().invoked(function, &result);
         let log_tail = sink.log.tail().to_vec();
         if let Some(failure) = failure(&result) {
             sink.log.platform(&failure);
         }
+        if let Err(error) = &result
+            && is_nodes(error)
+        {
+            warn(function, call.request_id, error);
+        }
         Invoked { result, version: sink.version, log_tail }
     }
 }
 
-/// What the log has of a request that the function failed, beside what it printed itself.
+/// What the log has of a request that the function or the node failed, beside what the function printed itself.
 fn failure(result: &Result<Served, DaemonError>) -> Option<String> {
     match result {
         Ok(Served { reply: Reply::Error(error), .. }) => Some(format!("[ERROR] {}", described(error))),
@@ -105,7 +112,31 @@ fn failure(result: &Result<Served, DaemonError>) -> Option<String> {
         Err(DaemonError::Node(error)) if error.is_functions() => {
             Some(format!("[ERROR] {}: {error}", error.code()))
         }
+        Err(error) if is_nodes(error) => Some(format!("[ERROR] {}: {}", error.code(), chain(error))),
         _ => None,
+    }
+}
+
+/// Whether neither the function nor its client could help it: the node failed the request, or somebody ended its instance.
+fn is_nodes(error: &DaemonError) -> bool {
+    matches!(error.kind(), Kind::Internal | Kind::Unavailable)
+        && !matches!(error, DaemonError::Node(NodeError::Abandoned))
+        || matches!(error, DaemonError::Node(NodeError::Killed))
+}
+
+/// Tells the daemon's log, where it has not been told just now.
+fn warn(function: &str, request: &str, error: &DaemonError) {
+    static FAILED: Rarely = Rarely::new();
+    if let Some(count) = FAILED.happened() {
+        let (code, error) = (error.code(), chain(error));
+        tracing::warn!(
+            function,
+            request,
+            code,
+            error,
+            count,
+            "a request failed, which is not the function's fault"
+        );
     }
 }
 
@@ -136,14 +167,17 @@ struct Both<'a> {
     also: &'a mut dyn Sink,
     version: u64,
     function: &'a str,
-    /// Where a request is counted whose client does not wait for its end.
-    waiting: Option<&'a Metrics>,
+    metrics: &'a Metrics,
+    /// Whether its client waits for its end.
+    waiting: bool,
+    /// Whether an instance has been given it.
+    begun: bool,
 }
 
 impl Drop for Both<'_> {
     fn drop(&mut self) {
-        if let Some(metrics) = self.waiting {
-            metrics.abandoned(self.function);
+        if self.waiting {
+            self.metrics.abandoned(self.function);
             self.log.platform(&abandoned());
         }
     }
@@ -162,6 +196,10 @@ impl Sink for Both<'_> {
 
     fn began(&mut self, instance: &str) {
         self.log.set_instance(instance);
+        // One that finds its instance dead is given to another.
+        if !std::mem::replace(&mut self.begun, true) {
+            self.metrics.began(self.function);
+        }
         self.also.began(instance);
     }
 
@@ -172,7 +210,8 @@ impl Sink for Both<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::described;
+    use super::*;
+    use seedtree::proto::Failure;
 
     #[test]
     fn errors_are_described_for_people() {
@@ -180,5 +219,29 @@ mod tests {
             br#"{"errorType": "ValueError", "errorMessage": "no", "stackTrace": ["  one\n", "  two"]}"#;
         assert_eq!(described(python), "ValueError: no\n  one\n  two");
         assert_eq!(described(b"not JSON"), "not JSON");
+    }
+
+    #[test]
+    fn the_log_has_what_the_node_failed_and_not_what_the_client_did() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let seedless = NodeError::NoSeed { function: "f".into(), reason: "none".into() };
+        for error in [NodeError::Host(full), seedless, NodeError::Killed, NodeError::Draining] {
+            let error = DaemonError::from(error);
+            let begin = format!("[ERROR] {}: {}", error.code(), chain(&error));
+            assert!(is_nodes(&error) && failure(&Err(error)).is_some_and(|text| text == begin), "{begin}");
+        }
+        for error in [
+            NodeError::NoSuchFunction("f".into()),
+            NodeError::EventTooLong(1),
+            NodeError::InstanceBusy("i".into()),
+            NodeError::TooManyRequests { function: "f".into(), limit: 1, queued: 1 },
+        ] {
+            let error = DaemonError::from(error);
+            assert!(!is_nodes(&error), "{error}");
+            assert_eq!(failure(&Err(error)), None);
+        }
+        for error in [NodeError::Abandoned, NodeError::Function(Failure::Exited(1))] {
+            assert!(!is_nodes(&error.into()));
+        }
     }
 }

@@ -4,7 +4,6 @@ use super::error::DaemonError;
 use super::{Daemon, lock, spec};
 use crate::proto;
 use crate::store::Function;
-use std::sync::atomic::Ordering;
 
 impl Daemon {
     /// What is deployed, by name.
@@ -24,7 +23,7 @@ impl Daemon {
         let version = self.node().function(&current.name).ok();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let counts = version.as_ref().map(|v| proto::FunctionCounts {
-            requests: v.requests.load(Ordering::Relaxed),
+            requests: self.metrics().requests_of(&current.name),
             running: small(v.running()),
             waiting: small(v.waiting()),
             spares: small(v.spares()),

@@ -219,6 +219,8 @@ mod tests {
             NodeError::Draining.into(),
             NodeError::NoSeed { function: "f".into(), reason: "r".into() }.into(),
             NodeError::Import(Vec::new()).into(),
+            NodeError::WarmUp(Vec::new()).into(),
+            NodeError::OsSeed.into(),
             NodeError::Killed.into(),
             NodeError::Host(full()).into(),
             FriError::Daemon(DaemonError::GoingDown),

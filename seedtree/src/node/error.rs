@@ -65,6 +65,9 @@ pub enum NodeError {
     /// There is no such seed.
     #[error("there is no seed {0}")]
     NoSuchSeed(String),
+    /// The OS seed stays.
+    #[error("the OS seed cannot be dropped: every other seed and instance comes from it")]
+    OsSeed,
     /// There is no such instance.
     #[error("there is no instance {0}")]
     NoSuchInstance(String),
@@ -144,6 +147,9 @@ pub enum NodeError {
     /// The function itself failed to import: its own error, JSON text.
     #[error("the handler does not import")]
     Import(Vec<u8>),
+    /// The function failed the event that it is warmed up with: its own error, JSON text.
+    #[error("the handler imports, but fails the event for warming up")]
+    WarmUp(Vec<u8>),
     /// The function's process failed: it exited, crashed, or overran a limit.
     #[error(transparent)]
     Function(Failure),
@@ -189,6 +195,7 @@ impl NodeError {
             NodeError::NoSuchFunction(_) => "Function.NotFound",
             NodeError::NoSuchVersion { .. } => "Function.VersionNotFound",
             NodeError::NoSuchSeed(_) => "Seed.NotFound",
+            NodeError::OsSeed => "Seed.Needed",
             NodeError::NoSuchInstance(_) => "Instance.NotFound",
             NodeError::InstanceBusy(_) => "Instance.Busy",
             NodeError::TooManyInstances(_) => "Instance.TooMany",
@@ -201,6 +208,7 @@ impl NodeError {
             NodeError::OverBudget { .. } | NodeError::Outbid(_) => "Node.OverBudget",
             NodeError::Draining => "Node.Draining",
             NodeError::Import(_) => "Runtime.ImportError",
+            NodeError::WarmUp(_) => "Function.WarmUp",
             NodeError::Function(failure) => failure.error_type(),
             NodeError::Killed => "Instance.Killed",
             NodeError::Abandoned => "Request.Abandoned",
@@ -215,6 +223,7 @@ impl NodeError {
             self,
             NodeError::Function(_)
                 | NodeError::Import(_)
+                | NodeError::WarmUp(_)
                 | NodeError::AnswerTooLong
                 | NodeError::StreamTooLong
                 | NodeError::Protocol

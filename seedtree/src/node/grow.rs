@@ -128,6 +128,8 @@ impl Node {
         let import = answer.phases.run;
         match answer.reply {
             Reply::Imported | Reply::Result(_) => {}
+            // The first command was the import.
+            Reply::Error(error) if answer.phases.commands > 1 => return Err(NodeError::WarmUp(error)),
             Reply::Error(error) => return Err(NodeError::Import(error)),
             Reply::Malformed => return Err(NodeError::Protocol),
         }

@@ -114,6 +114,9 @@ impl Node {
     /// Drops a seed: a runtime's, or a function's with its spares and kept instances. Requests are served from the level above until it
     /// is grown again, which the next request begins.
     pub fn drop_seed(&self, name: &str) -> Result<(), NodeError> {
+        if name == "os" {
+            return Err(NodeError::OsSeed);
+        }
         let missing = || NodeError::NoSuchSeed(name.to_owned());
         if let Some(runtime) = Runtime::named(name) {
             let dropped = lock(&self.0.languages).remove(&runtime);
