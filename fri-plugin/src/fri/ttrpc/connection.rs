@@ -71,6 +71,8 @@ pub async fn run(connection: Connection, service: Service, mut stop: watch::Rece
                     if let Some(count) = CLOSED.happened() {
                         tracing::warn!(%error, count, "a connection is closed");
                     }
+                    // The error is the last that is said.
+                    calls.tasks.shutdown().await;
                     let _ = calls.output.send(Frame::error(stream, &error)).await;
                     break;
                 }
