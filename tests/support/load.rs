@@ -26,6 +26,15 @@ pub struct Lost {
     pub why: String,
 }
 
+/// A right answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// When it came, since the start of the load.
+    pub at: Duration,
+    pub took: Duration,
+    pub function: String,
+}
+
 /// What the clients saw.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -38,8 +47,8 @@ pub struct Tally {
     pub lost: Vec<Lost>,
     /// Anything that is neither: must be empty.
     pub wrong: Vec<String>,
-    /// Latencies of the right answers and when they came, since the start.
-    pub latencies: Vec<(Duration, Duration)>,
+    /// The right ones.
+    pub answers: Vec<Answer>,
 }
 
 impl Tally {
@@ -53,18 +62,19 @@ impl Tally {
         }
         self.lost.extend(other.lost);
         self.wrong.extend(other.wrong);
-        self.latencies.extend(other.latencies);
+        self.answers.extend(other.answers);
     }
 
     /// Answers per second between two times since the start.
     pub fn rate(&self, from: Duration, to: Duration) -> f64 {
-        let n = self.latencies.iter().filter(|(at, _)| (from..to).contains(at)).count();
+        let n = self.answers.iter().filter(|a| (from..to).contains(&a.at)).count();
         n as f64 / (to - from).as_secs_f64()
     }
 
-    /// A quantile of the latencies, 0 to 1.
-    pub fn quantile(&self, q: f64) -> Duration {
-        let mut all: Vec<Duration> = self.latencies.iter().map(|(_, l)| *l).collect();
+    /// A quantile of the latencies, 0 to 1; of one function, or of all.
+    pub fn quantile(&self, q: f64, function: Option<&str>) -> Duration {
+        let of = self.answers.iter().filter(|a| function.is_none_or(|f| a.function == f));
+        let mut all: Vec<Duration> = of.map(|a| a.took).collect();
         all.sort_unstable();
         let last = all.len().saturating_sub(1);
         all.get(((last as f64) * q).round() as usize).copied().unwrap_or_default()
@@ -75,8 +85,8 @@ impl Tally {
         format!(
             "{} answers, p50 {:.2?}, p99 {:.2?}, refused {:?}, lost {}, wrong {}",
             self.answered,
-            self.quantile(0.5),
-            self.quantile(0.99),
+            self.quantile(0.5, None),
+            self.quantile(0.99, None),
             self.refused,
             self.lost.len(),
             self.wrong.len()
@@ -147,7 +157,8 @@ fn one_client(
             Ok(response) => match judge(&response, &event, kept) {
                 Verdict::Right => {
                     tally.answered += 1;
-                    tally.latencies.push((start.elapsed(), began.elapsed()));
+                    let (at, took) = (start.elapsed(), began.elapsed());
+                    tally.answers.push(Answer { at, took, function: function.clone() });
                 }
                 Verdict::Refused(kind, reason) => {
                     *tally.refused.entry(kind).or_default() += 1;

@@ -17,6 +17,7 @@ pub mod left;
 pub mod limits;
 pub mod listed;
 pub mod load;
+pub mod machine;
 pub mod tree;
 
 /// Nothing that a test starts may take longer.

@@ -117,8 +117,7 @@ impl DaemonError {
     /// The function's own description of its failure (JSON), where it gave one.
     pub fn function_says(&self) -> Option<&[u8]> {
         match self {
-            DaemonError::Node(NodeError::Import(description)) => Some(description),
-            DaemonError::Node(NodeError::WarmUp(description)) => Some(description),
+            DaemonError::Node(NodeError::Import(says) | NodeError::WarmUp(says)) => Some(says),
             _ => None,
         }
     }
