@@ -1,6 +1,7 @@
 //! Connections: accepted up to a bound, closed when they are slow or idle, finished at the end.
 
 use super::{Limits, Peer};
+use crate::rarely::Rarely;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -54,7 +55,10 @@ pub async fn run(listener: TcpListener, routes: Router, limits: &Limits, stop: i
             }
             Err(error) => {
                 // Out of descriptors, most likely: those at work will give some back.
-                tracing::warn!(%error, "a connection cannot be accepted");
+                static FAILED: Rarely = Rarely::new();
+                if let Some(count) = FAILED.happened() {
+                    tracing::warn!(%error, count, "a connection cannot be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
