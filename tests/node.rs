@@ -90,7 +90,8 @@ fn what_was_printed_is_there_when_the_handler_does_not_come_back() {
     with_node(|node| async move {
         node.deploy(spec("f", code.path()), &mut Nowhere).await.unwrap();
         let mut printed = Printed::default();
-        let late = Call { event: b"{}", request_id: "id", limit_ms: Some(1_000), version: None };
+        let late =
+            Call { event: b"{}", request_id: "id", limit_ms: Some(1_000), version: None, caller: None };
         let error = node.call("f", &late, &mut printed).await.map(|_| ()).unwrap_err();
         assert_eq!(error.code(), "Sandbox.Timedout");
         assert_eq!(String::from_utf8(printed.0).unwrap(), "this far\n");
@@ -269,7 +270,7 @@ fn a_caller_may_have_less_time_than_the_function() {
         let call = |event: &'static [u8], limit| {
             let node = node.clone();
             async move {
-                let call = Call { event, request_id: "id", limit_ms: limit, version: None };
+                let call = Call { event, request_id: "id", limit_ms: limit, version: None, caller: None };
                 node.call("f", &call, &mut Nowhere).await
             }
         };

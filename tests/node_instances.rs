@@ -15,7 +15,8 @@ use std::time::Duration;
 
 async fn activate(node: &Node, id: &str, event: &Value) -> Result<Served, NodeError> {
     let event = event.to_string();
-    let call = Call { event: event.as_bytes(), request_id: "id", limit_ms: None, version: None };
+    let call =
+        Call { event: event.as_bytes(), request_id: "id", limit_ms: None, version: None, caller: None };
     node.activate(id, &call, &mut Nowhere).await
 }
 
@@ -181,7 +182,13 @@ fn a_request_for_a_version_is_served_by_it_or_refused() {
                         seen = node.function("f").unwrap().spec.version;
                         let asked = (client > 0).then_some(seen);
                         let mut sink = Entered::default();
-                        let call = Call { event: b"0", request_id: "id", limit_ms: None, version: asked };
+                        let call = Call {
+                            event: b"0",
+                            request_id: "id",
+                            limit_ms: None,
+                            version: asked,
+                            caller: None,
+                        };
                         match node.call("f", &call, &mut sink).await {
                             Ok(answer) => {
                                 assert!(asked.is_none_or(|asked| asked == sink.0), "{asked:?} {}", sink.0);
@@ -206,7 +213,7 @@ fn a_request_for_a_version_is_served_by_it_or_refused() {
             let (served, refused) = client.await.unwrap();
             assert!(served > refused, "{served} {refused}");
         }
-        let call = Call { event: b"0", request_id: "id", limit_ms: None, version: Some(4) };
+        let call = Call { event: b"0", request_id: "id", limit_ms: None, version: Some(4), caller: None };
         let error = node.call("f", &call, &mut Nowhere).await.unwrap_err();
         assert_eq!(error.code(), "Function.VersionNotFound");
     });

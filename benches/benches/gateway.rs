@@ -269,7 +269,14 @@ fn check(answer: &[u8]) -> Result<()> {
 
 async fn direct(daemon: &Daemon, function: &str) -> Result<()> {
     let id = new_request_id();
-    let call = Call { function, event: EVENT.as_bytes(), request_id: &id, timeout_ms: None, version: None };
+    let call = Call {
+        function,
+        event: EVENT.as_bytes(),
+        request_id: &id,
+        timeout_ms: None,
+        version: None,
+        caller: None,
+    };
     match daemon.invoke(call, &mut Nowhere).await.result?.reply {
         Reply::Result(answer) => check(&answer),
         other => bail!("{other:?}"),

@@ -5,6 +5,7 @@
 //! talks to it over a packet socket ([`channel`], [`proto`]). An instance is forked from the deepest seed that is alive.
 #![forbid(unsafe_code)]
 
+pub mod caller;
 pub mod channel;
 pub mod handle;
 pub mod memory;

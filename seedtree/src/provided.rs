@@ -1,5 +1,6 @@
 //! Programs that speak the AWS Lambda Runtime API: their environment, and what their invocations say beside the event.
 
+use crate::caller::{self, Caller};
 use crate::proto::Step;
 use crate::runtime::{Function, NODE_HOOK, environment, node_files};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,26 +46,58 @@ pub(crate) fn start(function: &Function, env: &[(String, String)]) -> Step {
 }
 
 /// The command for an invocation.
-pub(crate) fn invocation(function: &Function, event: &[u8], id: &str, timeout_ms: u64) -> Vec<u8> {
+pub(crate) fn invocation(
+    function: &Function,
+    event: &[u8],
+    id: &str,
+    timeout_ms: u64,
+    caller: Option<&Caller>,
+) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let deadline = now.as_millis() + u128::from(timeout_ms);
     let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{}", function.name);
-    // The form of AWS X-Ray; both numbers only have to differ from those of other requests.
-    let trace = format!(
-        "Root=1-{:08x}-{:024x};Parent={:016x};Sampled=0",
-        now.as_secs(),
-        now.as_nanos(),
-        now.as_micros()
-    );
+    let context = caller.and_then(Caller::client_context).map(|c| ("Client-Context", caller::header(c)));
     let fields = [
         ("Aws-Request-Id", id.to_owned()),
         ("Deadline-Ms", deadline.to_string()),
         ("Invoked-Function-Arn", arn),
-        ("Trace-Id", trace),
+        ("Trace-Id", caller::trace(caller)),
     ];
     // A name with a line end in it must not add lines.
     let line = |(name, value): (&str, String)| {
         format!("Lambda-Runtime-{name}: {}\r\n", value.replace(['\r', '\n'], " "))
     };
-    guest::lambda::invocation(id, &fields.map(line).concat(), event)
+    guest::lambda::invocation(id, &fields.into_iter().chain(context).map(line).collect::<String>(), event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+
+    #[test]
+    fn a_program_hears_of_its_caller_in_header_lines() {
+        let function = Function {
+            name: "f".into(),
+            runtime: Runtime::Provided,
+            dir: "/".into(),
+            file: "bootstrap".into(),
+            module: String::new(),
+            function: "h".into(),
+            memory: 128 << 20,
+            timeout_ms: 1000,
+            cpus: 1,
+            env: Vec::new(),
+        };
+        let text = |caller: Option<&Caller>| {
+            String::from_utf8_lossy(&invocation(&function, b"1", "id", 9, caller)).into_owned()
+        };
+        let context = b"{\r\n\"a\": 1}".to_vec();
+        let said = text(Caller::new(Some(context), Some("Root=1-2-3")).unwrap().as_ref());
+        assert!(said.contains("\r\nLambda-Runtime-Trace-Id: Root=1-2-3\r\n"), "{said}");
+        assert!(said.contains("\r\nLambda-Runtime-Client-Context: {  \"a\": 1}\r\n"), "{said}");
+        let said = text(None);
+        assert!(said.contains("\r\nLambda-Runtime-Trace-Id: Root=1-"), "{said}");
+        assert!(!said.contains("Client-Context"), "{said}");
+    }
 }

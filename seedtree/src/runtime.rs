@@ -1,5 +1,6 @@
 //! Language runtimes: how one is started, and the commands that its loop understands.
 
+use crate::caller::Caller;
 use crate::proto::Step;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -245,9 +246,16 @@ impl Function {
 
     /// The command that serves a request within a time, ms. The event is JSON text already, and is not parsed again. With `stream` the function
     /// may answer in parts.
-    pub fn invoke_command(&self, event: &[u8], request_id: &str, timeout_ms: u64, stream: bool) -> Vec<u8> {
+    pub fn invoke_command(
+        &self,
+        event: &[u8],
+        request_id: &str,
+        timeout_ms: u64,
+        stream: bool,
+        caller: Option<&Caller>,
+    ) -> Vec<u8> {
         if self.runtime == Runtime::Provided {
-            return crate::provided::invocation(self, event, request_id, timeout_ms);
+            return crate::provided::invocation(self, event, request_id, timeout_ms, caller);
         }
         let context = json!({
             "request_id": request_id,
@@ -256,15 +264,23 @@ impl Function {
             "timeout_ms": timeout_ms,
             "log_group_name": format!("/coppice/{}", self.name),
             "log_stream_name": request_id,
+            "trace": crate::caller::trace(caller),
         })
         .to_string();
-        let mut bytes = Vec::with_capacity(event.len() + context.len() + 32);
+        let client_context = caller.and_then(Caller::client_context);
+        let more = client_context.map_or(0, str::len);
+        let mut bytes = Vec::with_capacity(event.len() + context.len() + more + 64);
         bytes.extend_from_slice(b"V{\"context\":");
         bytes.extend_from_slice(context.as_bytes());
-        if stream {
-            bytes.pop();
-            bytes.extend_from_slice(b",\"stream\":true}");
+        bytes.pop();
+        if let Some(client_context) = client_context {
+            bytes.extend_from_slice(b",\"client_context\":");
+            bytes.extend_from_slice(client_context.as_bytes());
         }
+        if stream {
+            bytes.extend_from_slice(b",\"stream\":true");
+        }
+        bytes.push(b'}');
         bytes.extend_from_slice(b",\"event\":");
         bytes.extend_from_slice(event);
         bytes.push(b'}');
@@ -335,14 +351,23 @@ mod tests {
             cpus: 1,
             env: Vec::new(),
         };
-        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1", 700, true);
+        let bytes = f.invoke_command(br#"{"a":[1]}"#, "id-1", 700, true, None);
         let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
         assert_eq!(value["event"]["a"][0], 1);
         assert_eq!(value["context"]["request_id"], "id-1");
         assert_eq!(value["context"]["timeout_ms"], 700);
         assert_eq!(value["context"]["stream"], true);
-        let bytes = f.invoke_command(b"1", "id-1", 700, false);
+        let bytes = f.invoke_command(b"1", "id-1", 700, false, None);
         let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
         assert_eq!((&value["context"]["stream"], &value["event"]), (&serde_json::Value::Null, &json!(1)));
+        assert_eq!(value["context"].get("client_context"), None);
+        let caller = Caller::new(Some(br#"{"custom": {}}"#.to_vec()), Some("Root=\"1\"")).unwrap();
+        let bytes = f.invoke_command(b"1", "id-1", 700, true, caller.as_ref());
+        let value: serde_json::Value = serde_json::from_slice(&bytes[1..]).unwrap();
+        assert_eq!(value["context"]["client_context"], json!({"custom": {}}));
+        assert_eq!(
+            (&value["context"]["trace"], &value["context"]["stream"]),
+            (&json!("Root=\"1\""), &json!(true))
+        );
     }
 }

@@ -238,7 +238,13 @@ impl Tree {
         };
         steps.push(Step::Command(function.import_command()));
         if let Some(event) = warm {
-            steps.push(Step::Command(function.invoke_command(event, "warm-up", function.timeout_ms, false)));
+            steps.push(Step::Command(function.invoke_command(
+                event,
+                "warm-up",
+                function.timeout_ms,
+                false,
+                None,
+            )));
         }
         let spec = ForkSpec {
             id: format!("{}-fn-{}", std::process::id(), function.name),
@@ -292,7 +298,7 @@ impl Tree {
     /// Starts an instance for a request and returns while it runs. Forks from the deepest seed that is alive.
     pub fn start(&mut self, function: &Function, event: &[u8], measure: bool) -> Result<Pending, TreeError> {
         if let Some(spare) = self.spares.take() {
-            let command = function.invoke_command(event, &self.next_id(), function.timeout_ms, false);
+            let command = function.invoke_command(event, &self.next_id(), function.timeout_ms, false, None);
             let started = now();
             let request = Request::Serve { command, timeout_ms: function.timeout_ms };
             if send(&spare.fork.channel, &request, &[]).is_ok() {
@@ -320,7 +326,7 @@ impl Tree {
     ) -> Result<Pending, TreeError> {
         self.reap();
         let id = self.next_id();
-        let invoke = Step::Command(function.invoke_command(event, &id, function.timeout_ms, false));
+        let invoke = Step::Command(function.invoke_command(event, &id, function.timeout_ms, false, None));
         let import = Step::Command(function.import_command());
         let started = now();
         let mut last = None;

@@ -57,8 +57,9 @@ expect(json.load(answer["Payload"])["errorType"], "Sandbox.Timedout")
 
 expect(client.invoke(FunctionName="probe", InvocationType="Event", Payload=b"{}")["StatusCode"], 202)
 expect(client.invoke(FunctionName="probe", InvocationType="DryRun")["StatusCode"], 204)
-context = base64.b64encode(b'{"client": {}}').decode()
-expect(client.invoke(FunctionName="probe", ClientContext=context, Payload=b"1")["StatusCode"], 200)
+context = base64.b64encode(b'{"client": {"app_title": "app"}, "custom": {"a": "b"}}').decode()
+answer = client.invoke(FunctionName="probe", ClientContext=context, Payload=b'{"op": "context"}')
+expect(json.load(answer["Payload"])[:3], [{"a": "b"}, None, "app"])
 
 response = refused("ResourceNotFoundException", 404, FunctionName="none", Payload=b"{}")
 expect(response["Type"], "User")

@@ -25,7 +25,12 @@ def handler(event, context):
     if op == "stream":
         return pieces(event)
     if op == "context":
-        return [repr(context.client_context), os.environ.get("_X_AMZN_TRACE_ID"), context.invoked_function_arn]
+        told = context.client_context
+        title = told and told.client and told.client.app_title
+        answer = [told and told.custom, told and told.env, title, os.environ.get("_X_AMZN_TRACE_ID")]
+        if "print" in event:
+            print(answer)
+        return answer
     return {"event": event, "id": context.aws_request_id}
 def pieces(event):
     yield "first"

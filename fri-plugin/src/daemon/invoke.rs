@@ -5,6 +5,7 @@ use super::error::{DaemonError, Kind, chain};
 use crate::logs::RequestLog;
 use crate::metrics::Metrics;
 use crate::rarely::Rarely;
+use seedtree::caller::Caller;
 use seedtree::node::Served;
 use seedtree::node::error::NodeError;
 use seedtree::node::instance::Sink;
@@ -25,6 +26,8 @@ pub struct Call<'a> {
     pub timeout_ms: Option<u64>,
     /// Only this version of the function may serve it.
     pub version: Option<u64>,
+    /// What the function is told of the client.
+    pub caller: Option<&'a Caller>,
 }
 
 /// What a request came to.
@@ -82,8 +85,8 @@ impl Daemon {
         let log = self.0.logs.request(function, call.request_id);
         let metrics = self.metrics();
         let mut sink = Both { log, also, version: 0, function, metrics, waiting: true, begun: false };
-        let Call { event, request_id, timeout_ms: limit_ms, version, .. } = *call;
-        let asked = seedtree::node::Call { event, request_id, limit_ms, version };
+        let Call { event, request_id, timeout_ms: limit_ms, version, caller, .. } = *call;
+        let asked = seedtree::node::Call { event, request_id, limit_ms, version, caller };
         let result = match instance {
             Some(id) => self.node().activate(id, &asked, &mut sink).await,
             None => self.node().call(function, &asked, &mut sink).await,

@@ -7,6 +7,7 @@ use super::Daemon;
 use super::invoke::{Call, Invoked};
 use crate::task::{Bound, Panicked};
 use prost::bytes::Bytes;
+use seedtree::caller::Caller;
 use seedtree::node::instance::Sink;
 use tokio::sync::mpsc;
 
@@ -33,6 +34,8 @@ pub struct Asked {
     pub timeout_ms: Option<u64>,
     /// As [`Call::version`].
     pub version: Option<u64>,
+    /// As [`Call::caller`].
+    pub caller: Option<Caller>,
     /// As [`Call::event`].
     pub event: Bytes,
 }
@@ -46,6 +49,7 @@ impl Asked {
             request_id: &self.request_id,
             timeout_ms: self.timeout_ms,
             version: self.version,
+            caller: self.caller.as_ref(),
         };
         match &self.target {
             Target::Function(function) => daemon.invoke(call(function), sink).await,

@@ -11,6 +11,7 @@ use crate::daemon::invoke::Call;
 use crate::metrics::EventCounts;
 use crate::trace::Marks;
 use axum::body::Bytes;
+use seedtree::caller::Caller;
 use seedtree::node::instance::Nowhere;
 use seedtree::runtime::Reply;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -57,6 +58,7 @@ impl Events {
         event: Bytes,
         id: &str,
         marks: Option<Marks>,
+        caller: Option<Caller>,
     ) -> Result<(), Refusal> {
         let full = |_| {
             self.counts.refused.inc();
@@ -75,6 +77,7 @@ impl Events {
             id: id.to_owned(),
             event,
             marks,
+            caller,
             counts: self.counts.clone(),
             retries: gateway.limits.async_retries,
             delay: gateway.limits.async_delay,
@@ -110,6 +113,7 @@ struct Queued {
     event: Bytes,
     /// Of the request that brought it, where requests are traced.
     marks: Option<Marks>,
+    caller: Option<Caller>,
     counts: EventCounts,
     retries: u32,
     delay: Duration,
@@ -176,7 +180,8 @@ impl Queued {
     async fn once(&self, marks: Option<Marks>) -> Outcome {
         let Some(shared) = self.shared.upgrade() else { return Outcome::Refused(DaemonError::GoingDown) };
         let (function, event, request_id) = (&self.function, &self.event, &self.id);
-        let call = Call { function, event, request_id, timeout_ms: None, version: self.version };
+        let (version, caller) = (self.version, self.caller.as_ref());
+        let call = Call { function, event, request_id, timeout_ms: None, version, caller };
         let result = shared.daemon.invoke(call, &mut Nowhere).await.result;
         shared.daemon.trace(marks, &self.function, &self.id, &result);
         match result {

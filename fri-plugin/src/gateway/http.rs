@@ -2,7 +2,7 @@
 
 use super::body::{self, BodyError};
 use super::errors::FunctionFailure;
-use super::{Gateway, Peer, http_answer, http_event};
+use super::{Gateway, Peer, caller, http_answer, http_event};
 use crate::daemon::error::{DaemonError, Kind, chain};
 use crate::daemon::invoke::{Call, new_request_id};
 use crate::trace::Marks;
@@ -96,7 +96,15 @@ async fn answer(gateway: &Gateway, request: Request, id: &str) -> Result<Respons
     if let Some(marks) = &mut marks {
         marks.received();
     }
-    let call = Call { function: &name, event: &event, request_id: id, timeout_ms: None, version: None };
+    let caller = caller::traced(&head.headers);
+    let call = Call {
+        function: &name,
+        event: &event,
+        request_id: id,
+        timeout_ms: None,
+        version: None,
+        caller: caller.as_ref(),
+    };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
     gateway.daemon.trace(marks, &name, id, &invoked.result);
     match invoked

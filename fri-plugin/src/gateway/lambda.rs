@@ -3,7 +3,7 @@
 use super::errors::{REQUEST_ID, Refusal};
 use super::name::{Addressed, Target};
 use super::outcome::{Outcome, UNHANDLED};
-use super::{Gateway, body};
+use super::{Gateway, body, caller};
 use crate::daemon::invoke::{Call, new_request_id};
 use crate::trace::Marks;
 use axum::body::{Body, Bytes};
@@ -11,20 +11,17 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
+use seedtree::caller::Caller;
 use seedtree::node::instance::Nowhere;
 use std::time::Instant;
 
 const INVOCATION_TYPE: HeaderName = HeaderName::from_static("x-amz-invocation-type");
 const LOG_TYPE: HeaderName = HeaderName::from_static("x-amz-log-type");
-const CLIENT_CONTEXT: HeaderName = HeaderName::from_static("x-amz-client-context");
 const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
 const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
 const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
 /// Which version that was; `$LATEST` does not tell.
 const VERSION: HeaderName = HeaderName::from_static("x-coppice-version");
-/// Longest client context, bytes of base64, as on AWS Lambda.
-const LONGEST_CONTEXT: usize = 3583;
 
 /// How a function is invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +52,8 @@ impl Kind {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+/// The text of a header.
+pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
     let bad = |_| Refusal::parameter(format!("The header {name} is not text."));
     headers.get(name).map(|v| v.to_str().map_err(bad)).transpose()
 }
@@ -88,6 +86,8 @@ pub struct Asking {
     pub wants_log: bool,
     /// Where requests are traced.
     pub marks: Option<Marks>,
+    /// What the function is told of the client.
+    pub caller: Option<Caller>,
     /// When all of it was here.
     pub started: Instant,
 }
@@ -107,7 +107,7 @@ pub async fn asking(
         Some("Tail") => true,
         Some(_) => return Err(Refusal::parameter("X-Amz-Log-Type is none of None, Tail.")),
     };
-    check_client_context(&head.headers)?;
+    let caller = caller::of(&head.headers)?;
     let limits = &gateway.limits;
     let limit = if kind == Kind::Event { limits.async_event_bytes } else { limits.event_bytes };
     let held = body::read(&head.headers, body, limit, limits.body_timeout, &gateway.buffered)
@@ -119,7 +119,7 @@ pub async fn asking(
     if let Some(marks) = &mut marks {
         marks.received();
     }
-    Ok((Asking { target, kind, wants_log, marks, started: Instant::now() }, event, held))
+    Ok((Asking { target, kind, wants_log, marks, caller, started: Instant::now() }, event, held))
 }
 
 async fn answer(
@@ -137,12 +137,14 @@ async fn answer(
             seedtree::tree::check_event(&event).map_err(|e| {
                 Refusal::of_daemon(&seedtree::node::error::NodeError::from(e).into(), &target.name)
             })?;
-            gateway.events.accept(gateway, target, event, id, asking.marks.take())?;
+            let later = asking.caller.take().and_then(Caller::later);
+            gateway.events.accept(gateway, target, event, id, asking.marks.take(), later)?;
             return Ok(with_version(StatusCode::ACCEPTED.into_response(), target, None));
         }
     }
     let Target { name, version } = target;
-    let call = Call { function: name, event: &event, request_id: id, timeout_ms: None, version: *version };
+    let (version, caller) = (*version, asking.caller.as_ref());
+    let call = Call { function: name, event: &event, request_id: id, timeout_ms: None, version, caller };
     let invoked = gateway.daemon.invoke(call, &mut Nowhere).await;
     let outcome = Outcome::of(gateway, &mut asking, id, invoked)?;
     let mut response = Response::new(Body::from(outcome.body.clone()));
@@ -172,23 +174,6 @@ fn check_target(gateway: &Gateway, target: &Target) -> Result<(), Refusal> {
             Err(Refusal::no_function(&target.name, Some(&version.to_string())))
         }
         _ => Ok(()),
-    }
-}
-
-/// The client context is checked; the runtimes do not take it yet.
-fn check_client_context(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(context) = text(headers, &CLIENT_CONTEXT)? else { return Ok(()) };
-    if context.len() > LONGEST_CONTEXT {
-        return Err(Refusal::parameter(format!(
-            "Client context must be no more than {LONGEST_CONTEXT} bytes."
-        )));
-    }
-    let json = base64::engine::general_purpose::STANDARD.decode(context).ok();
-    let valid = json.is_some_and(|j| serde_json::from_slice::<serde::de::IgnoredAny>(&j).is_ok());
-    if valid {
-        Ok(())
-    } else {
-        Err(Refusal::content("Client context must be a valid Base64-encoded JSON object."))
     }
 }
 

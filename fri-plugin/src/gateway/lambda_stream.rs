@@ -42,7 +42,8 @@ async fn answer(
     }
     let Named { name, version } = asking.target.clone();
     let target = Target::Function(name);
-    let asked = Asked { target, request_id: id.to_owned(), timeout_ms: None, version, event };
+    let caller = asking.caller.take();
+    let asked = Asked { target, request_id: id.to_owned(), timeout_ms: None, version, caller, event };
     let mut request = asked.begin(&gateway.daemon, Kept { _working: working, _held: held }, true);
     let panicked = |_| Refusal::new(500, "ServiceException", "The request was given up.");
     // Waited for before there is a status: a refusal has its own.

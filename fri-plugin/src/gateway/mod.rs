@@ -3,6 +3,7 @@
 //! It asks nobody for credentials: it listens on loopback, or stands behind the operator's own front. docs/GATEWAY.md describes it.
 
 mod body;
+mod caller;
 mod errors;
 mod event_stream;
 mod events;

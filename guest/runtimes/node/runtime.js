@@ -88,7 +88,7 @@ class Context {
     this.logGroupName = fields.log_group_name ?? '';
     this.logStreamName = fields.log_stream_name ?? '';
     this.identity = undefined;
-    this.clientContext = undefined;
+    this.clientContext = fields.client_context;
     this.getRemainingTimeInMillis = () => Math.max(0, Math.floor(deadline - performance.now()));
     this.succeed = (result) => done(null, result);
     this.fail = (error) => done(error ?? 'handled');
@@ -239,6 +239,7 @@ function work() {
         });
       }, fail);
     } else {
+      process.env._X_AMZN_TRACE_ID = command.context.trace;
       invoke(command, finish);
     }
   } catch (error) {

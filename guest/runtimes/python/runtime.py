@@ -95,6 +95,35 @@ def _main():
             "stackTrace": stack,
         }
 
+    class Client:
+        """The app that called, of a client context."""
+
+        __slots__ = (
+            "installation_id",
+            "app_title",
+            "app_version_name",
+            "app_version_code",
+            "app_package_name",
+        )
+
+    class ClientContext:
+        """What the client says of itself, as on AWS Lambda."""
+
+        __slots__ = ("custom", "env", "client")
+
+    def client_context(said):
+        def filled(kind, fields):
+            made = kind()
+            for name in kind.__slots__:
+                setattr(made, name, fields.get(name))
+            return made
+
+        if not isinstance(said, dict):
+            return None
+        made = filled(ClientContext, said)
+        made.client = filled(Client, made.client) if isinstance(made.client, dict) else None
+        return made
+
     class Context:
         """What the handler gets as its second argument, as on AWS Lambda."""
 
@@ -120,7 +149,7 @@ def _main():
             self.log_group_name = fields.get("log_group_name", "")
             self.log_stream_name = fields.get("log_stream_name", "")
             self.identity = None
-            self.client_context = None
+            self.client_context = client_context(fields.get("client_context"))
             self._deadline = time.monotonic() + fields.get("timeout_ms", 0) / 1000
 
         def get_remaining_time_in_millis(self):
@@ -181,6 +210,7 @@ def _main():
                 status, answer = b"R", b""
             else:
                 context = command["context"]
+                os.environ["_X_AMZN_TRACE_ID"] = context["trace"]
                 result = handler(command["event"], Context(context))
                 status, answer = b"K", b""
                 if "stream" in context and hasattr(result, "__next__"):

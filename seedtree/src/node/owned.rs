@@ -170,7 +170,8 @@ impl Node {
         version.count_request(self.0.rates, started);
         let timeout_ms = call.limit_ms(&version, started - arrived);
         let stream = sink.parts().is_some();
-        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms, stream);
+        let command =
+            version.function.invoke_command(call.event, call.request_id, timeout_ms, stream, call.caller);
         instance.give(command, timeout_ms).await?;
         let answer = self.answer_of(&version, &mut instance, timeout_ms, started, sink).await?;
         let served = Served::new(&instance, answer, arrived, started);

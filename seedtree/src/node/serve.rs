@@ -6,6 +6,7 @@ use super::grow::Plan;
 use super::instance::{Answer, Instance, Sink};
 use super::seed::{ForkError, NodeSeed};
 use super::version::{Training, Version};
+use crate::caller::Caller;
 use crate::proto::{ForkSpec, Phases, Role, Step};
 use crate::runtime::Reply;
 use crate::sandbox::now;
@@ -25,6 +26,8 @@ pub struct Call<'a> {
     ///
     /// [`FunctionSpec::version`]: super::function::FunctionSpec::version
     pub version: Option<u64>,
+    /// What the function is told of the client.
+    pub caller: Option<&'a Caller>,
 }
 
 impl Call<'_> {
@@ -102,7 +105,7 @@ impl Node {
         request_id: &str,
         sink: &mut dyn Sink,
     ) -> Result<Served, NodeError> {
-        self.call(name, &Call { event, request_id, limit_ms: None, version: None }, sink).await
+        self.call(name, &Call { event, request_id, limit_ms: None, version: None, caller: None }, sink).await
     }
 
     /// Serves one request. What the function prints goes to `sink` as it comes, and its answer's parts where the sink takes such.
@@ -164,7 +167,8 @@ impl Node {
         timeout_ms: u64,
         stream: bool,
     ) -> Result<(Instance, Option<Training>), NodeError> {
-        let command = version.function.invoke_command(call.event, call.request_id, timeout_ms, stream);
+        let command =
+            version.function.invoke_command(call.event, call.request_id, timeout_ms, stream, call.caller);
         loop {
             let kept = version.take_kept();
             let instance = if kept.is_some() { kept } else { self.take_spare(version).await };

@@ -119,7 +119,7 @@ impl Node {
             return;
         }
         let timeout_ms = version.spec.timeout_ms;
-        let call = Call { event, request_id: "training", limit_ms: None, version: None };
+        let call = Call { event, request_id: "training", limit_ms: None, version: None, caller: None };
         // A failure is told by the first request, which comes to the same.
         if let Ok((mut instance, record)) = self.instance(version, &call, timeout_ms, false).await {
             let answer = instance.answer(timeout_ms, &mut Nowhere).await;

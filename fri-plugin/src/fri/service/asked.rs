@@ -8,9 +8,12 @@ use crate::proto;
 use crate::trace::Marks;
 use futures::StreamExt;
 use prost::bytes::Bytes;
+use seedtree::caller::Caller;
 
 /// Longest identity of a request, bytes.
 const REQUEST_ID: usize = 128;
+/// Longest client context, bytes.
+const CLIENT_CONTEXT: usize = 3583;
 
 /// What a message of a request is.
 pub enum Piece {
@@ -29,6 +32,8 @@ pub struct Head {
     timeout_ms: u64,
     payload: Bytes,
     traceparent: String,
+    client_context: String,
+    amzn_trace_id: String,
     wants: Wants,
 }
 
@@ -54,6 +59,8 @@ macro_rules! pieces {
                         timeout_ms: head.timeout_ms,
                         payload: head.payload,
                         traceparent: head.traceparent,
+                        client_context: head.client_context,
+                        amzn_trace_id: head.amzn_trace_id,
                         wants: Wants { logs: head.logs, parts: head.stream },
                     }),
                     Some(Part::Chunk(chunk)) => Piece::Chunk(chunk),
@@ -85,6 +92,7 @@ async fn arriving<T: Into<Piece> + 'static>(
     };
     let mut marks = service.daemon().tracer().map(|_| Marks::of_call(&head.traceparent));
     let request_id = request_id(head.request_id)?;
+    let caller = caller(head.client_context, &head.amzn_trace_id)?;
     let rest = input.map(|message| match Into::<Piece>::into(message?) {
         Piece::Chunk(chunk) => payload::chunk(chunk),
         _ => Err(FriError::Malformed("after its head a request has chunks only")),
@@ -94,7 +102,22 @@ async fn arriving<T: Into<Piece> + 'static>(
         marks.received();
     }
     let timeout_ms = (head.timeout_ms > 0).then_some(head.timeout_ms);
-    Ok((Asked { target: head.target, request_id, timeout_ms, version: None, event }, head.wants, marks))
+    Ok((
+        Asked { target: head.target, request_id, timeout_ms, version: None, caller, event },
+        head.wants,
+        marks,
+    ))
+}
+
+/// What the function is told of the client.
+fn caller(client_context: String, trace: &str) -> Result<Option<Caller>, FriError> {
+    const MALFORMED: FriError =
+        FriError::Malformed("a client_context is a JSON object of at most 3,583 bytes");
+    if client_context.len() > CLIENT_CONTEXT {
+        return Err(MALFORMED);
+    }
+    let json = (!client_context.is_empty()).then(|| client_context.into_bytes());
+    Caller::new(json, Some(trace)).map_err(|_| MALFORMED)
 }
 
 /// The client's identity of a request, or a new one. It reaches logs and HTTP headers.
@@ -113,6 +136,18 @@ fn request_id(given: String) -> Result<String, FriError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_context_is_json_and_short() {
+        let told = |context: &str| caller(context.into(), "");
+        assert_eq!(told("").unwrap(), None);
+        assert_eq!(told("{}").unwrap().unwrap().client_context(), Some("{}"));
+        let long = |bytes: usize| "{}".to_owned() + &" ".repeat(bytes - 2);
+        assert!(told(&long(3583)).is_ok());
+        for bad in ["{", "1", &long(3584)] {
+            assert_eq!(told(bad).unwrap_err().code(), "Request.Malformed");
+        }
+    }
 
     #[test]
     fn identities_of_requests_are_plain() {
