@@ -36,6 +36,8 @@ impl Known {
 pub struct Reaper {
     ending: mpsc::UnboundedSender<Ending>,
     pub(crate) known: Known,
+    /// Those of them that are on their way out.
+    leaving: Known,
 }
 
 /// A process on its way out. Dropped, it is killed, reaped and forgotten.
@@ -43,6 +45,7 @@ pub struct Reaper {
 struct Ending {
     child: Child,
     known: Known,
+    leaving: Known,
 }
 
 impl Drop for Ending {
@@ -51,6 +54,7 @@ impl Drop for Ending {
             self.child.kill();
             self.child.reap();
         }
+        self.leaving.remove(self.child.pid);
         self.known.remove(self.child.pid);
     }
 }
@@ -75,7 +79,19 @@ impl Reaper {
                 });
             }
         });
-        Reaper { ending: sender, known: Known::default() }
+        Reaper { ending: sender, known: Known::default(), leaving: Known::default() }
+    }
+
+    /// Waits until the processes that are on their way out now have gone, no longer than `limit`: until then they share pages with their
+    /// seeds, and are none of those that a look at the memory counts.
+    pub(crate) async fn departed(&self, limit: Duration) {
+        let now = lock(&self.leaving.0).clone();
+        let gone = async {
+            while now.iter().any(|pid| self.leaving.has(*pid)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, gone).await;
     }
 }
 
@@ -119,8 +135,10 @@ impl Process {
 
     fn pass_on(&mut self) {
         if let Some(child) = self.child.take() {
+            let (known, leaving) = (self.reaper.known.clone(), self.reaper.leaving.clone());
+            leaving.add(child.pid);
             // Without a reaper it ends here.
-            let _ = self.reaper.ending.send(Ending { child, known: self.reaper.known.clone() });
+            let _ = self.reaper.ending.send(Ending { child, known, leaving });
         }
     }
 }

@@ -10,6 +10,10 @@ use crate::sandbox::now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Most time that a look waits for processes on their way out.
+const DEPARTING: Duration = Duration::from_millis(200);
 
 /// A function whose seed, spares and kept instances went.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +66,7 @@ impl Node {
     /// The same, and keeps `bytes` of the budget free for a new seed. Nobody goes for one that would not fit if it were alone.
     pub(super) async fn reclaim_for(&self, budget: u64, bytes: u64) -> Reclaimed {
         let _alone = self.0.budget.looking.lock().await;
+        self.0.ground.reaper.departed(DEPARTING).await;
         let functions = self.functions();
         // What a seed alone holds was measured before it had children: afterwards they share its pages, and it has none for itself.
         let own: Vec<u64> = functions.iter().map(|f| f.seeds().iter().map(|s| s.own).sum()).collect();
