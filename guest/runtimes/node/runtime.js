@@ -239,7 +239,7 @@ function work() {
         });
       }, fail);
     } else {
-      process.env._X_AMZN_TRACE_ID = command.context.trace;
+      process.env._X_AMZN_TRACE_ID = command.context.trace ?? '';
       invoke(command, finish);
     }
   } catch (error) {

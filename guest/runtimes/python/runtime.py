@@ -210,7 +210,7 @@ def _main():
                 status, answer = b"R", b""
             else:
                 context = command["context"]
-                os.environ["_X_AMZN_TRACE_ID"] = context["trace"]
+                os.environ["_X_AMZN_TRACE_ID"] = context.get("trace", "")
                 result = handler(command["event"], Context(context))
                 status, answer = b"K", b""
                 if "stream" in context and hasattr(result, "__next__"):
