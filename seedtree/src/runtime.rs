@@ -244,6 +244,11 @@ impl Function {
         bytes
     }
 
+    /// The command that serves an event once in the seed, before it is paused.
+    pub fn warm_up_command(&self, event: &[u8]) -> Vec<u8> {
+        self.invoke_command(event, "warm-up", self.timeout_ms, false, None)
+    }
+
     /// The command that serves a request within a time, ms. The event is JSON text already, and is not parsed again. With `stream` the function
     /// may answer in parts.
     pub fn invoke_command(

@@ -238,13 +238,7 @@ impl Tree {
         };
         steps.push(Step::Command(function.import_command()));
         if let Some(event) = warm {
-            steps.push(Step::Command(function.invoke_command(
-                event,
-                "warm-up",
-                function.timeout_ms,
-                false,
-                None,
-            )));
+            steps.push(Step::Command(function.warm_up_command(event)));
         }
         let spec = ForkSpec {
             id: format!("{}-fn-{}", std::process::id(), function.name),

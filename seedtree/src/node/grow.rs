@@ -118,13 +118,7 @@ impl Node {
         };
         let timeout_ms = self.0.config.grow_timeout_ms;
         if let Some(event) = &version.spec.warm {
-            steps.push(Step::Command(function.invoke_command(
-                event,
-                "warm-up",
-                function.timeout_ms,
-                false,
-                None,
-            )));
+            steps.push(Step::Command(function.warm_up_command(event)));
         }
         let mut spec = self.seed_spec(2, &version.spec.name, steps);
         (spec.memory, spec.cpus) = (Some(function.memory), Some(function.cpus));
